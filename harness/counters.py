@@ -1,0 +1,63 @@
+"""The block of counters that referee and trainee share in memory.
+
+Aligned eight-byte words, each written by one side only, so no lock is needed. A step costs
+the trainee a few stores; the referee reads at its leisure for the display and the watchdog.
+"""
+
+import mmap
+import os
+
+_WORDS = ("steps", "examples", "model_passes", "not_finite", "compile_ns", "evaluate_now", "stop")
+SIZE_BYTES = 4096
+
+
+class Counters:
+    """The shared words by name: see the properties for who writes which."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, SIZE_BYTES)
+        self.words = memoryview(self._map).cast("q")  # indexed by the constants below
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps (written by the trainee)."""
+        return self.words[STEPS]
+
+    @property
+    def examples(self) -> int:
+        """Training examples consumed (trainee)."""
+        return self.words[EXAMPLES]
+
+    @property
+    def model_passes(self) -> int:
+        """Examples forwarded + 2 × examples backwarded (trainee)."""
+        return self.words[MODEL_PASSES]
+
+    @property
+    def not_finite(self) -> bool:
+        """Whether a training loss was NaN or infinite, as of the last evaluation (trainee)."""
+        return bool(self.words[NOT_FINITE])
+
+    def ask_for_evaluation(self) -> None:
+        """Have the trainee evaluate at its next step boundary (referee)."""
+        self.words[EVALUATE_NOW] = 1
+
+    def ask_to_stop(self) -> None:
+        """Have the trainee finish at its next step boundary (referee)."""
+        self.words[STOP] = 1
+
+
+STEPS, EXAMPLES, MODEL_PASSES, NOT_FINITE, COMPILE_NS, EVALUATE_NOW, STOP = range(len(_WORDS))
+
+
+def create_shared_file(name: str, size_bytes: int) -> int:
+    """Return the descriptor of an unlinked file in memory, to be inherited by the trainee."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create(name)
+    else:  # macOS
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp(prefix=name)
+        os.unlink(path)
+    os.ftruncate(descriptor, size_bytes)
+    return descriptor

@@ -1,0 +1,1 @@
+"""Judging: from the records of runs to rankings and verdicts."""

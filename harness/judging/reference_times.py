@@ -1,0 +1,26 @@
+"""The reference recipe's stored times, to tell a user how a run compares."""
+
+from pathlib import Path
+from typing import Literal
+
+from harness.cards import WorkloadCard
+from harness.recipe import REFERENCE_EFFORT
+from harness.records import index
+
+
+def reference_times(
+    home: Path, card: WorkloadCard, machine_class: str, clock: Literal["cold", "warm"]
+) -> list[float]:
+    """Return the seconds to target of the reference's untainted runs that reached it."""
+    column = "time_without_compile_s" if clock == "warm" else "time_to_target_s"
+    frame = index.query(
+        home,
+        f"SELECT {column} AS time_s FROM runs WHERE outcome = 'reached' AND len(tainted) = 0 "  # noqa: S608 - quoted below
+        f"AND tuning_effort = '{REFERENCE_EFFORT}' AND workload = {_quoted(card.name)} "
+        f"AND workload_version = {card.version} AND machine_class = {_quoted(machine_class)}",
+    )
+    return [float(value) for value in frame["time_s"]]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,75 @@
+"""Stored paces: the seconds of a reference step, per machine × card version.
+
+A pace is measured once (harness.reference_step) and kept, so that a budget in paces means
+the same seconds in every run on this machine.
+"""
+
+import re
+import socket
+import time
+from pathlib import Path
+
+import msgspec
+
+from harness.cards import WorkloadCard
+from harness.errors import UsageError
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """A measured pace and how it was measured."""
+
+    workload: str
+    workload_version: int
+    machine_class: str
+    host: str
+    pace_ns: int
+    steps: int  # timed, after warm-up
+    quartile_low_ns: int
+    quartile_high_ns: int
+    measured_unix_ns: int
+
+
+def pace_path(folder: Path, card: WorkloadCard, machine_class: str) -> Path:
+    """Return the file of the pace of `card` on this host."""
+    name = f"{card.name}-v{card.version}-{socket.gethostname()}-{machine_class}"
+    return folder / f"{re.sub(r'[^A-Za-z0-9.+]+', '-', name)}.json"
+
+
+def load_pace(path: Path) -> Pace | None:
+    """Return the stored pace, None if there is none.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Pace)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"The stored pace {path} is damaged ({error}). Delete it.") from None
+
+
+def store_pace(path: Path, card: WorkloadCard, machine_class: str, sample_ns: list[int]) -> Pace:
+    """Store the median of the timed steps in `sample_ns`; return the pace."""
+    ordered = sorted(sample_ns)
+    pace = Pace(
+        workload=card.name,
+        workload_version=card.version,
+        machine_class=machine_class,
+        host=socket.gethostname(),
+        pace_ns=median_ns(ordered),
+        steps=len(ordered),
+        quartile_low_ns=ordered[len(ordered) // 4],
+        quartile_high_ns=ordered[(3 * len(ordered)) // 4],
+        measured_unix_ns=time.time_ns(),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{time.time_ns()}.tmp")
+    aside.write_bytes(msgspec.json.format(msgspec.json.encode(pace), indent=2) + b"\n")
+    aside.replace(path)
+    return pace
+
+
+def median_ns(sample_ns: list[int]) -> int:
+    """Return the (lower) median; at least 1, since budgets divide by it."""
+    return max(1, sorted(sample_ns)[(len(sample_ns) - 1) // 2])

@@ -1,0 +1,1 @@
+"""The referee: the clock, the budget, the evaluation data, the verdict."""

@@ -1,0 +1,48 @@
+"""The reference step: forward, backward, SGD on a synthetic batch. It sets the pace."""
+
+import time
+
+import torch
+
+from harness.workload import Workload
+
+WARM_UP_STEPS = 5
+LEARNING_RATE = 1e-3
+
+
+class ReferenceStep:
+    """A scratch model and the step that everybody's clock is scaled by."""
+
+    def __init__(self, workload: Workload, device: torch.device) -> None:
+        generator = torch.Generator(device=device).manual_seed(0)
+        self._workload = workload
+        self._device = device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            self._model = workload.build_model().to(device)
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=LEARNING_RATE)
+        self._inputs, self._targets = workload.synthetic_batch(workload.card.batch_size, generator)
+
+    def run(self) -> None:
+        """Take one step and wait for the device."""
+        loss = self._workload.per_example_loss(
+            self._model(self._inputs), self._targets, label_smoothing=0.0
+        ).mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def time(self, *, at_least_s: float, at_least_steps: int) -> list[int]:
+        """Return the nanoseconds of each timed step, after a warm-up."""
+        for _ in range(WARM_UP_STEPS):
+            self.run()
+        sample_ns: list[int] = []
+        begun = previous = time.perf_counter_ns()
+        while len(sample_ns) < at_least_steps or previous - begun < at_least_s * 1e9:
+            self.run()
+            now = time.perf_counter_ns()
+            sample_ns.append(now - previous)
+            previous = now
+        return sample_ns

@@ -1,0 +1,260 @@
+"""One run, start to finish: lease, pace, trainee, referee, record, index.
+
+The command line and sweeps both come through here, so there is one way to be timed.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from harness import catalogue, home
+from harness.cards import WorkloadCard
+from harness.catalogue import Entry
+from harness.cores import CorePlan, pin, plan_cores
+from harness.device import Device, machine_class, resolve_device
+from harness.events import Ended
+from harness.lease import Lease, leased
+from harness.paces import Pace, load_pace, pace_path, store_pace
+from harness.prepared_paths import is_prepared
+from harness.recipe import Resolved, resolve
+from harness.records.environment import describe_environment
+from harness.records.record import RunDetail, read_run
+from harness.records.run_directory import RunDirectory, RunWriter
+from harness.referee.observer import Observer
+from harness.referee.referee import Patience, Referee
+from harness.referee.trainee_process import TraineeProcess
+from harness.seeds import SeedStreams
+from harness.spec import ClockKind, RunSpec
+from harness.telemetry.rapl import RaplCounter
+from harness.telemetry.reading import Reading
+from harness.telemetry.sampler import Sampler
+
+FIRST_PACE_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What the user asked for, in words; `plan` resolves it."""
+
+    submission: str
+    workload: str
+    settings: Sequence[str] = ()
+    device: str = "auto"
+    home: Path
+    budget_paces: float | None = None
+    memory_limit_bytes: int | None = None
+    clock: ClockKind = "cold"
+    share: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A request resolved against cards and machine; every usage error is behind it."""
+
+    request: Request
+    entry: Entry[WorkloadCard]
+    resolved: Resolved
+    device: Device
+    cores: CorePlan
+    machine_class: str
+
+    @property
+    def card(self) -> WorkloadCard:
+        """The workload's card."""
+        return self.entry.card
+
+
+class Progress(Observer, Protocol):
+    """An observer that also hears what happens before the run exists."""
+
+    def say(self, text: str) -> None:
+        """Tell the user one thing."""
+
+
+def plan(request: Request) -> Plan:
+    """Resolve a request; nothing is written.
+
+    Raises:
+        UsageError: a name, key, value or device that does not exist.
+    """
+    entry = catalogue.workload(request.workload)
+    device = resolve_device(request.device)
+    cores = plan_cores()
+    return Plan(
+        request=request,
+        entry=entry,
+        resolved=resolve(request.submission, entry.card, request.settings),
+        device=device,
+        cores=cores,
+        machine_class=machine_class(device, cores.threads),
+    )
+
+
+def carry_out(
+    chosen: Plan,
+    seed: int,
+    progress: Progress,
+    *,
+    interrupted: Callable[[], bool],
+    patience: Patience | None = None,
+) -> RunDetail:
+    """Time one seed of a plan and return what was recorded.
+
+    Raises:
+        KeyboardInterrupt: the user gave up before the run began.
+        OSError: the record could not be written (a full disk, say); the trainee is gone.
+    """
+    with leased(
+        chosen.device.lease_name,
+        share=chosen.request.share,
+        waiting=progress.say,
+        interrupted=interrupted,
+    ) as lease:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        pin(chosen.cores.referee)
+        pace = ensure_pace(chosen, progress.say)
+        if interrupted():
+            raise KeyboardInterrupt
+        spec = _spec(chosen, seed, pace)
+        folder = home.runs_folder(chosen.request.home) / spec.run_id
+        writer = RunWriter(folder, spec)
+        try:
+            _race(chosen, spec, writer, lease, progress, interrupted, patience)
+        finally:
+            writer.close()
+    return read_run(RunDirectory(folder))
+
+
+def _race(
+    chosen: Plan,
+    spec: RunSpec,
+    writer: RunWriter,
+    lease: Lease,
+    progress: Observer,
+    interrupted: Callable[[], bool],
+    patience: Patience | None,
+) -> Ended:
+    trainee = TraineeProcess.spawn(
+        cores=chosen.cores.trainee,
+        threads=chosen.cores.threads,
+        output=writer.output_path,
+        environment={},
+    )
+    try:
+        # While the trainee imports torch: the slow parts of the paperwork.
+        writer.add_sources(chosen.resolved.files)
+        writer.add_environment(describe_environment(chosen.device))
+        recorder = _LeasedRecorder(writer, lease)
+        return Referee(
+            spec=spec,
+            trainee=trainee,
+            recorder=recorder,
+            observer=progress,
+            make_sampler=lambda pid, sink: _sampler(chosen.device, pid, sink),
+            interrupted=interrupted,
+            device_taints=lambda: _device_taints(chosen.cores, lease),
+            patience=patience,
+        ).run()
+    finally:
+        trainee.close()
+
+
+class _LeasedRecorder:
+    """The run directory's writer, whose heartbeat also keeps the mark of a shared lease."""
+
+    def __init__(self, writer: RunWriter, lease: Lease) -> None:
+        self.event = writer.event
+        self.reading = writer.reading
+        self._writer = writer
+        self._lease = lease
+
+    def beat(self) -> None:
+        self._writer.beat()
+        self._lease.beat()
+
+
+def ensure_pace(chosen: Plan, say: Callable[[str], None], *, again: bool = False) -> Pace:
+    """Return the stored pace, measuring and storing it first where there is none.
+
+    Also prepares the workload's data if the cache lacks it. Imports torch only if it must.
+    """
+    path = pace_path(home.paces_folder(chosen.request.home), chosen.card, chosen.machine_class)
+    pace = None if again else load_pace(path)
+    if pace is not None and is_prepared(chosen.card):
+        return pace
+    import torch
+
+    from harness.prepared_data import prepare
+    from harness.referee.pace_measurement import sample_pace
+    from harness.reference_step import ReferenceStep
+    from harness.workload import load_workload
+
+    torch.set_num_threads(1)
+    workload = load_workload(chosen.entry.module, chosen.card)
+    if not is_prepared(chosen.card):
+        say(f"Preparing the data of {chosen.card.name} (once) …")
+        prepare(workload)
+    if pace is None:
+        say(f"Measuring this machine's pace on {chosen.card.name} (once) …")
+        step = ReferenceStep(workload, torch.device(chosen.device.name))
+        sample_ns = sample_pace(step, chosen.cores.trainee, chosen.cores.threads, FIRST_PACE_S)
+        pace = store_pace(path, chosen.card, chosen.machine_class, sample_ns)
+    return pace
+
+
+def _spec(chosen: Plan, seed: int, pace: Pace) -> RunSpec:
+    resolved, card, request = chosen.resolved, chosen.card, chosen.request
+    created_unix_ns = time.time_ns()
+    return RunSpec(
+        run_id=_run_id(resolved.name, card.name, seed, created_unix_ns),
+        submission=resolved.name,
+        source_sha256=resolved.source_sha256,
+        recipe=resolved.recipe,
+        hyperparameters=resolved.hyperparameters,
+        tuning_effort=resolved.tuning_effort,
+        workload=card,
+        workload_module=chosen.entry.module,
+        seed=seed,
+        streams=SeedStreams.from_seed(seed),
+        device=chosen.device.name,
+        machine_class=chosen.machine_class,
+        trainee_cores=chosen.cores.trainee,
+        referee_cores=chosen.cores.referee,
+        threads=chosen.cores.threads,
+        clock=request.clock,
+        pace_ns=pace.pace_ns,
+        budget_paces=request.budget_paces or card.budget_paces,
+        memory_limit_bytes=request.memory_limit_bytes,
+        shared=request.share,
+        created_unix_ns=created_unix_ns,
+    )
+
+
+def _run_id(submission: str, workload: str, seed: int, created_unix_ns: int) -> str:
+    when = datetime.fromtimestamp(created_unix_ns / 1e9).strftime("%Y%m%d-%H%M%S")
+    words = "".join(c if c.isalnum() or c in "+-_." else "-" for c in f"{submission}-{workload}")
+    return f"{when}-{words}-s{seed}-{secrets.token_hex(2)}"
+
+
+def _sampler(device: Device, pid: int, sink: Callable[[Reading], None]) -> Sampler:
+    gpu = None
+    if device.gpu is not None:
+        import pynvml
+
+        from harness.telemetry.nvml import GpuMonitor, GpuUnavailableError
+
+        try:
+            gpu = GpuMonitor(pynvml, device.gpu.uuid)
+        except GpuUnavailableError:
+            gpu = None
+    return Sampler(pid, gpu, RaplCounter(), sink, evaluates_on_gpu=device.gpu is not None)
+
+
+def _device_taints(cores: CorePlan, lease: Lease) -> list[str]:
+    single = ["trainee and referee share a single core"] if cores.single_core else []
+    return [*lease.taints, *single]

@@ -1,0 +1,75 @@
+"""The resolved specification of one run: everything the trainee and the record need."""
+
+from typing import Literal
+
+import msgspec
+
+from harness.cards import Scalar, WorkloadCard
+from harness.seeds import SeedStreams
+
+ClockKind = Literal["cold", "warm"]
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One submission in its place: where its code is and the point it runs at."""
+
+    name: str
+    place: Literal["optimizer"]
+    class_name: str
+    hyperparameters: dict[str, Scalar]
+    module: str | None = None  # importable name, or
+    file: str | None = None  # the path of a file outside any package
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What is trained with: the reference recipe with the submission's parts in place."""
+
+    parts: list[Part]
+    batch_size: int
+    horizon_examples: int
+    warmup_fraction: float
+    final_lr_fraction: float
+    decay_exempt_roles: tuple[str, ...]
+    clip_norm: float | None
+    label_smoothing: float
+
+    def part(self, place: str) -> Part:
+        """Return the part that fills `place`."""
+        return next(part for part in self.parts if part.place == place)
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, resolved: no default is left open."""
+
+    run_id: str
+    submission: str
+    source_sha256: str
+    recipe: Recipe
+    hyperparameters: dict[str, Scalar]
+    tuning_effort: str
+    workload: WorkloadCard
+    workload_module: str
+    seed: int
+    streams: SeedStreams
+    device: str  # "cpu" or "cuda:N"
+    machine_class: str
+    trainee_cores: list[int]
+    referee_cores: list[int]
+    threads: int
+    clock: ClockKind
+    pace_ns: int
+    budget_paces: float
+    memory_limit_bytes: int | None
+    shared: bool
+    created_unix_ns: int
+
+    @property
+    def budget_ns(self) -> int:
+        """The budget on this machine's clock."""
+        return round(self.budget_paces * self.pace_ns)
+
+    @property
+    def reference_interval_ns(self) -> int:
+        """Clock time between two grid points at the reference's pace."""
+        steps = self.workload.grid_model_passes / self.workload.passes_per_reference_step
+        return max(1, round(steps * self.pace_ns))

@@ -1,0 +1,147 @@
+"""One run inside the trainee: prepare off the clock, then train until the referee stops it."""
+
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from harness import messages
+from harness.counters import COMPILE_NS, Counters
+from harness.messages import TraineeEnd
+from harness.prepared_data import load_split
+from harness.reference_step import ReferenceStep
+from harness.session import Session
+from harness.spec import RunSpec
+from harness.trainee.compilation import compile_ns
+from harness.trainee.export import export_weights
+from harness.trainee.parameter_roles import parameter_groups
+from harness.trainee.reference_training import train
+from harness.trainee.submission_loading import DisqualifiedError, load_class
+from harness.workload import load_workload
+
+UNTIMED_REFERENCE_STEPS = 3
+MAX_TRACEBACK_CHARACTERS = 64_000
+
+
+class _TrainingEndedError(BaseException):
+    """The referee stopped the run; no `except Exception` of a submission may swallow it."""
+
+
+def run(pipe: TraineeEnd, counters_descriptor: int, weights_descriptor: int) -> int:
+    """Carry out the run that the referee describes; return the process's exit code."""
+    shared = Counters(counters_descriptor)
+    prepare = pipe.receive()
+    assert isinstance(prepare, messages.Prepare)
+    try:
+        with _limited_memory(prepare.spec.memory_limit_bytes):
+            _prepare_and_train(pipe, shared, weights_descriptor, prepare.spec)
+    except _TrainingEndedError:
+        return 0
+    except (EOFError, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - every failure becomes an outcome
+        pipe.send(_failure(error))
+        return 1
+    pipe.send(messages.Finished(reason="the training loop returned", compile_ns=compile_ns()))
+    return 0
+
+
+def _prepare_and_train(
+    pipe: TraineeEnd, shared: Counters, weights_descriptor: int, spec: RunSpec
+) -> None:
+    torch.set_num_threads(spec.threads)
+    device = torch.device(spec.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        if spec.memory_limit_bytes is not None:
+            total = torch.cuda.get_device_properties(device).total_memory
+            fraction = min(1.0, spec.memory_limit_bytes / total)
+            torch.cuda.set_per_process_memory_fraction(fraction, device)
+    workload = load_workload(spec.workload_module, spec.workload)
+    data = load_split(spec.workload, "training", device)
+
+    # Lazy initialisation (thread pools, kernels' first calls) is nobody's merit or fault.
+    scratch = ReferenceStep(workload, device)
+    for _ in range(UNTIMED_REFERENCE_STEPS):
+        scratch.run()
+    del scratch
+
+    torch.manual_seed(spec.streams.initialisation)
+    model = workload.build_model().to(device).train()
+    torch.manual_seed(spec.streams.submission)
+    part = spec.recipe.part("optimizer")
+    begun = time.perf_counter_ns()
+    optimizer_class = load_class(part)
+    import_ns = time.perf_counter_ns() - begun
+    compiled_before = compile_ns()
+
+    def evaluate(evaluated: nn.Module) -> None:
+        shared.words[COMPILE_NS] = compile_ns() - compiled_before
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        pipe.send(
+            messages.Evaluate(compile_ns=shared.words[COMPILE_NS], gpu_peak_allocated_bytes=peak)
+        )
+        pipe.send(messages.Exported(size=export_weights(evaluated, weights_descriptor)))
+        _await_going_on(pipe)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    session = Session(spec, workload, data, device, shared.words, evaluate)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    pipe.send(messages.Ready(import_ns=import_ns))
+    _await_going_on(pipe)
+
+    groups = parameter_groups(model, workload.head_parameters, spec.recipe.decay_exempt_roles)
+    optimizer = optimizer_class(groups, **part.hyperparameters)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise DisqualifiedError(f"{part.name}: {part.class_name} is no torch.optim.Optimizer")
+    train(session, model, optimizer, spec.recipe)
+
+
+def _await_going_on(pipe: TraineeEnd) -> None:
+    """Block until the referee starts or resumes the run; raise if it stops it."""
+    if isinstance(pipe.receive(), messages.Stop):
+        raise _TrainingEndedError
+
+
+@contextlib.contextmanager
+def _limited_memory(limit_bytes: int | None) -> Iterator[None]:
+    """Hold the process's data segment (all private writable memory) below the limit.
+
+    An allocation over it fails in this process alone and can be reported; the machine never
+    comes under pressure.
+    """
+    if limit_bytes is None or sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, hard))
+    try:
+        yield
+    finally:  # reporting the failure needs memory too
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _failure(error: Exception) -> messages.Failed:
+    text = "".join(traceback.format_exception(error))
+    summary = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    if isinstance(error, DisqualifiedError):
+        return messages.Failed(kind="disqualified", summary=str(error), traceback=text)
+    kind = "out_of_memory" if _is_out_of_memory(error) else "exception"
+    return messages.Failed(kind=kind, summary=summary, traceback=text[-MAX_TRACEBACK_CHARACTERS:])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch's CPU allocator, oneDNN and libstdc++ raise plain RuntimeErrors.
+    words = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
+    return isinstance(error, RuntimeError | OSError) and any(w in str(error) for w in words)

@@ -1,0 +1,36 @@
+"""Imports a submission's class, from a package or from a file outside any."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+from harness.spec import Part
+
+
+class DisqualifiedError(Exception):
+    """The submission broke a rule of the contract; the message says which."""
+
+
+def load_class(part: Part) -> type:
+    """Return the class of `part`.
+
+    Raises:
+        DisqualifiedError: the module has no such class.
+        Exception: whatever the submission's own code raises when it is imported.
+    """
+    if part.module is not None:
+        module = importlib.import_module(part.module)
+    else:
+        assert part.file is not None
+        path = Path(part.file)
+        specification = importlib.util.spec_from_file_location(path.stem, path)
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[path.stem] = module
+        specification.loader.exec_module(module)
+    found = vars(module).get(part.class_name)
+    if not isinstance(found, type):
+        raise DisqualifiedError(f"{part.name}: the module defines no class {part.class_name}")
+    return found

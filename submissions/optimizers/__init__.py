@@ -1,0 +1,1 @@
+"""Optimizers: `torch.optim.Optimizer` classes, each beside its card."""
