@@ -7,7 +7,6 @@ the trainee a few stores; the referee reads at its leisure for the display and t
 import mmap
 import os
 
-_WORDS = ("steps", "examples", "model_passes", "not_finite", "compile_ns", "evaluate_now", "stop")
 SIZE_BYTES = 4096
 
 
@@ -42,12 +41,8 @@ class Counters:
         """Have the trainee evaluate at its next step boundary (referee)."""
         self.words[EVALUATE_NOW] = 1
 
-    def ask_to_stop(self) -> None:
-        """Have the trainee finish at its next step boundary (referee)."""
-        self.words[STOP] = 1
 
-
-STEPS, EXAMPLES, MODEL_PASSES, NOT_FINITE, COMPILE_NS, EVALUATE_NOW, STOP = range(len(_WORDS))
+STEPS, EXAMPLES, MODEL_PASSES, NOT_FINITE, EVALUATE_NOW = range(5)
 
 
 def create_shared_file(name: str, size_bytes: int) -> int:

@@ -1,9 +1,13 @@
 """The typed messages between referee and trainee, and the pipe they travel on.
 
-The referee decodes msgspec structs only and never unpickles what a trainee sends.
+The referee decodes msgspec structs only and never unpickles what a trainee sends. On the pipe, a
+stream socket, each message stands behind its length in four bytes, most significant first.
 """
 
-from multiprocessing.connection import Connection
+import select
+import socket
+import struct
+import time
 from typing import Literal
 
 import msgspec
@@ -11,6 +15,8 @@ import msgspec
 from harness.spec import RunSpec
 
 MAX_MESSAGE_BYTES = 4 << 20
+_LENGTH = struct.Struct("!I")
+_CHUNK_BYTES = 1 << 16
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):
@@ -82,59 +88,120 @@ class ProtocolError(Exception):
     """The other side sent bytes that are no message of the protocol."""
 
 
+class RefereeGoneError(BaseException):
+    """The referee closed the pipe; no `except Exception` of a submission may swallow it."""
+
+
 class RefereeEnd:
-    """The referee's end of the pipe."""
+    """The referee's end of the pipe. A message that is cut off never holds the referee up."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
         self._decoder = msgspec.msgpack.Decoder(FromTrainee)
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._connection.fileno()
+        self._received = bytearray()
+        self._ended = False
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
 
     def send(self, message: FromReferee) -> None:
         """Send; raises OSError when the trainee is gone."""
-        self._connection.send_bytes(msgspec.msgpack.encode(message))
+        self._socket.sendall(_framed(message))
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until a message (or the end of the pipe) is there; False on time-out."""
-        return self._connection.poll(timeout_s)
+        """Sleep until a whole message (or the end of the pipe) is there; False on time-out."""
+        deadline = time.monotonic() + timeout_s
+        while not self._is_complete():
+            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1e3):
+                return False
+            self._take_in()
+        return True
 
     def receive(self) -> FromTrainee:
-        """Return the next message.
+        """Return the next message, which `wait` has announced.
 
         Raises:
             EOFError: the trainee closed the pipe.
             ProtocolError: it sent something else.
         """
+        assert self._is_complete(), "no whole message is there yet"
+        length = self._announced_length()
+        if length is None:
+            raise EOFError
+        if length > MAX_MESSAGE_BYTES:
+            raise ProtocolError(
+                f"the trainee sent a message of {length:,} bytes; the limit is "
+                f"{MAX_MESSAGE_BYTES:,}"
+            )
+        end = _LENGTH.size + length
+        if len(self._received) < end:
+            raise EOFError
+        content = bytes(self._received[_LENGTH.size : end])
+        del self._received[:end]
         try:
-            return self._decoder.decode(self._connection.recv_bytes(MAX_MESSAGE_BYTES))
+            return self._decoder.decode(content)
         except msgspec.MsgspecError as error:
             raise ProtocolError(f"the trainee sent no valid message: {error}") from None
-        except EOFError:
-            raise
-        except OSError as error:  # recv_bytes: over the size limit, or the pipe broke
-            if "bad message length" in str(error):
-                raise ProtocolError("the trainee sent a message over the size limit") from None
-            raise EOFError from None
 
     def close(self) -> None:
         """Close this end; the trainee reads the end of the pipe."""
-        self._connection.close()
+        self._socket.close()
+
+    def _announced_length(self) -> int | None:
+        if len(self._received) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._received)
+        return int(length)
+
+    def _is_complete(self) -> bool:
+        """Return whether `receive` has something to say at once."""
+        length = self._announced_length()
+        if self._ended or (length is not None and length > MAX_MESSAGE_BYTES):
+            return True
+        return length is not None and len(self._received) >= _LENGTH.size + length
+
+    def _take_in(self) -> None:
+        try:
+            chunk = self._socket.recv(_CHUNK_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:  # reset: the trainee died with a message of ours unread
+            chunk = b""
+        self._ended = not chunk
+        self._received += chunk
 
 
 class TraineeEnd:
-    """The trainee's end of the pipe."""
+    """The trainee's end of the pipe. Both ways raise RefereeGoneError when the referee is gone."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
         self._decoder = msgspec.msgpack.Decoder(FromReferee)
 
     def send(self, message: FromTrainee) -> None:
         """Send one message."""
-        self._connection.send_bytes(msgspec.msgpack.encode(message))
+        try:
+            self._socket.sendall(_framed(message))
+        except OSError:
+            raise RefereeGoneError from None
 
     def receive(self) -> FromReferee:
-        """Block until the referee speaks; raises EOFError when it is gone."""
-        return self._decoder.decode(self._connection.recv_bytes())
+        """Block until the referee speaks."""
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        return self._decoder.decode(self._read(length))
+
+    def _read(self, length: int) -> bytes:
+        content = bytearray()
+        while len(content) < length:
+            try:
+                chunk = self._socket.recv(length - len(content))
+            except OSError:
+                raise RefereeGoneError from None
+            if not chunk:
+                raise RefereeGoneError
+            content += chunk
+        return bytes(content)
+
+
+def _framed(message: FromTrainee | FromReferee) -> bytes:
+    content = msgspec.msgpack.encode(message)
+    return _LENGTH.pack(len(content)) + content

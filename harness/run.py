@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -236,7 +236,7 @@ def _spec(chosen: Plan, seed: int, pace: Pace) -> RunSpec:
 
 
 def _run_id(submission: str, workload: str, seed: int, created_unix_ns: int) -> str:
-    when = datetime.fromtimestamp(created_unix_ns / 1e9).strftime("%Y%m%d-%H%M%S")
+    when = datetime.fromtimestamp(created_unix_ns / 1e9, tz=UTC).strftime("%Y%m%d-%H%M%S")
     words = "".join(c if c.isalnum() or c in "+-_." else "-" for c in f"{submission}-{workload}")
     return f"{when}-{words}-s{seed}-{secrets.token_hex(2)}"
 

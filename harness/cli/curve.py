@@ -1,5 +1,6 @@
 """A metric against time, drawn in braille dots for a terminal."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -38,7 +39,7 @@ def curve(
         dot(column, target_row)
     dots = [at(time, value) for time, value in sorted(points)]
     dot(*dots[0])
-    for start, end in zip(dots, dots[1:], strict=False):
+    for start, end in itertools.pairwise(dots):
         length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
         for step in range(length + 1):
             dot(

@@ -36,7 +36,9 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 class Display:
     """Watches runs and tells the user; an `Observer` with words before and after."""
 
-    def __init__(self, console: Console, home: Path, clock: Literal["cold", "warm"], runs: int):
+    def __init__(
+        self, console: Console, home: Path, clock: Literal["cold", "warm"], runs: int
+    ) -> None:
         self._console = console
         self._home = home
         self._clock = clock

@@ -37,7 +37,9 @@ def leaderboard(workload: str | None, clock: ClockKind, form: Format, results: s
 
     home = results_home(results)
     frame = judging.leaderboard(home, None, clock)
-    rows = [row | {"hyperparameters": json.loads(row["hyperparameters"])} for row in frame.to_dicts()]
+    rows = [
+        row | {"hyperparameters": json.loads(row["hyperparameters"])} for row in frame.to_dicts()
+    ]
     if workload is not None:
         name = _full_name(workload, {row["workload"] for row in rows})
         rows = [row for row in rows if row["workload"] == name]

@@ -9,16 +9,15 @@ from harness.errors import UsageError
 from harness.home import results_home
 
 
-@click.command()
+@click.command(
+    epilog='For instance: bench query "SELECT submission, median(steps) FROM runs GROUP BY ALL"'
+)
 @click.argument("sql", required=False)
 @click.option("--schema", is_flag=True, help="Print the tables and what their columns mean.")
 @tables.format_option("table", "json", "csv", "md")
 @results_option
 def query(sql: str | None, schema: bool, form: Format, results: str | None) -> None:
-    """Ask the index in SQL, for instance
-
-    bench query "SELECT submission, median(time_to_target_s) FROM runs GROUP BY ALL"
-    """
+    """Ask the index in one reading SQL statement."""
     from harness.records import index
 
     if schema:

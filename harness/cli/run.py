@@ -29,7 +29,7 @@ _BYTE_UNITS = {
 }  # fmt: skip
 
 
-class Bytes(click.ParamType):
+class Bytes(click.ParamType[int]):
     """A size: a number of bytes, or one with a unit."""
 
     name = "bytes"
@@ -96,7 +96,7 @@ def run(
     share: bool,
     as_json: bool,
 ) -> int:
-    """Time a submission on a workload until it reaches the target.
+    r"""Time a submission on a workload until it reaches the target.
 
     \b
     Examples:

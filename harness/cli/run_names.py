@@ -14,7 +14,7 @@ LAST = "last"
 _WITHIN_A_SECOND = 20
 
 
-class RunName(click.ParamType):
+class RunName(click.ParamType[str]):
     """The name of a run; completes from the results folder."""
 
     name = "run"

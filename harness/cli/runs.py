@@ -1,5 +1,6 @@
 """`bench runs`: the run directories."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -46,10 +47,9 @@ def rm(names: tuple[str, ...], yes: bool, results: str | None) -> None:
 def _forget(home: Path, run_ids: list[str]) -> None:
     from harness.records import index
 
-    try:
+    # Whoever reads the index next drops the rows that have no directory.
+    with contextlib.suppress(index.IndexBusyError):
         index.remove(home, run_ids)
-    except index.IndexBusyError:
-        pass  # whoever reads the index next drops the rows that have no directory
 
 
 def _runs(number: int) -> str:

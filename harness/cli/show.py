@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from harness.cli import tables
+from harness.cli import tables, wording
 from harness.cli.curve import curve
 from harness.cli.parameters import results_option
 from harness.cli.run_names import RunName, find_run
@@ -48,7 +48,7 @@ def show(name: str, source: bool, form: Format, results: str | None) -> None:
 def _everything(
     directory: RunDirectory, detail: RunDetail, live: bool, source: bool
 ) -> dict[str, Any]:
-    record = msgspec.to_builtins(detail.record)
+    record: dict[str, Any] = msgspec.to_builtins(detail.record)
     # "evaluations" is their number in a record; here it is the evaluations themselves.
     record["evaluations"] = msgspec.to_builtins(detail.evaluations)
     if live:
@@ -102,13 +102,13 @@ def _summary(detail: RunDetail, live: bool) -> list[tuple[str, str]]:
         ("hyperparameters", tables.point(record.hyperparameters)),
         ("tuning effort", record.tuning_effort),
         ("seed", str(record.seed)),
-        ("time", _with_unit(record.time_to_target_s, "s")),
-        ("time without compile", _with_unit(record.time_without_compile_s, "s")),
+        ("time", _seconds(record.time_to_target_s)),
+        ("time without compile", _seconds(record.time_without_compile_s)),
         ("normalised time", _with_unit(record.normalised_time, "paces")),
-        ("first crossing", _with_unit(_unless_credited(record), "s, never ranked")),
-        ("interpolated", _with_unit(record.interpolated_crossing_s, "s, never ranked")),
-        ("ended at", _with_unit(record.submission_time_s, "s of submission time")),
-        ("budget", _with_unit(detail.spec.budget_ns / 1e9, "s")),
+        ("first crossing", _seconds(_unless_credited(record), ", never ranked")),
+        ("interpolated", _seconds(record.interpolated_crossing_s, ", never ranked")),
+        ("ended at", _seconds(record.submission_time_s, " of submission time")),
+        ("budget", _seconds(detail.spec.budget_ns / 1e9)),
         ("pace", _with_unit(record.pace_s * 1e3, "ms a reference step")),
         ("drift", "" if record.drift is None else f"{record.drift:+.1%}"),
         ("steps", tables.count(record.steps)),
@@ -116,9 +116,12 @@ def _summary(detail: RunDetail, live: bool) -> list[tuple[str, str]]:
         ("model passes", tables.count(record.model_passes)),
         ("throughput", _with_unit(record.throughput_examples_per_s, "examples/s")),
         ("", _with_unit(record.throughput_passes_per_s, "model passes/s")),
-        ("target", f"{detail.spec.workload.metric.name} {record.target:g}"),
-        ("best metric", tables.plain(record.best_metric)),
-        ("test metric", "" if record.test_metric is None else f"{record.test_metric:.6g}"),
+        ("target", wording.target_words(detail.spec.workload.metric)),
+        ("best metric", wording.metric_value(record.best_metric)),
+        (
+            "test metric",
+            "" if record.test_metric is None else wording.metric_value(record.test_metric),
+        ),
         ("device", record.device),
         ("machine class", record.machine_class),
         ("source", detail.spec.source_sha256[:8]),
@@ -135,7 +138,7 @@ def _print_curve(detail: RunDetail) -> None:
     ]
     lines = curve(points, metric.target)
     if lines:
-        click.echo(f"\n{metric.name} against submission time; dashed: target {metric.target:g}")
+        click.echo(f"\n{metric.name} against submission time; dashed: the target")
         click.echo("\n".join(lines))
 
 
@@ -162,7 +165,7 @@ _EVALUATION_COLUMNS = [
     Column(field="elapsed_s", header="time, s", text=tables.significant, number=True),
     Column(field="steps", header="steps", text=tables.count, number=True),
     Column(field="model_passes", header="model passes", text=tables.count, number=True),
-    Column(field="value", header="metric", number=True),
+    Column(field="value", header="metric", text=wording.metric_value, number=True),
     Column(field="remark", header=""),
 ]
 
@@ -186,7 +189,7 @@ def _telemetry(detail: RunDetail) -> list[tuple[str, str]]:
         if figure is None:
             continue
         if name.endswith("_bytes") and not isinstance(figure, str):
-            fields.append((name.removesuffix("_bytes"), f"{tables.mebibytes(figure)} MiB"))
+            fields.append((name.removesuffix("_bytes"), wording.size(figure)))
         else:
             fields.append((name, tables.plain(figure)))
     return fields
@@ -207,7 +210,7 @@ def _flat(content: Mapping[str, object], prefix: str = "") -> list[tuple[str, st
     for name, value in content.items():
         if isinstance(value, dict):
             fields += _flat(value, f"{prefix}{name}.")
-        elif value is not None and value != [] and value != "":
+        elif value not in (None, [], ""):
             fields.append((f"{prefix}{name}", tables.plain(value)))
     return fields
 
@@ -215,6 +218,10 @@ def _flat(content: Mapping[str, object], prefix: str = "") -> list[tuple[str, st
 def _unless_credited(record: RunRecord) -> float | None:
     first_s = record.first_crossing_s
     return None if first_s == record.time_to_target_s else first_s
+
+
+def _seconds(value: float | None, remark: str = "") -> str:
+    return "" if value is None else f"{wording.seconds(value)}{remark}"
 
 
 def _with_unit(value: float | None, unit: str) -> str:
@@ -227,10 +234,10 @@ def _created(detail: RunDetail) -> datetime.datetime:
 
 def _sentence(detail: RunDetail, live: bool) -> str:
     record = detail.record
-    metric = f"{detail.spec.workload.metric.name} {record.target:g}"
+    metric = wording.target_words(detail.spec.workload.metric)
     if live:
         return f"{record.submission} is still on its way to {metric}."
     if record.time_to_target_s is not None:
-        text = f"{record.submission} reached {metric} in {record.time_to_target_s:.3g} s"
+        text = f"{record.submission} reached {metric} in {wording.seconds(record.time_to_target_s)}"
         return f"{text}, tainted: left out of rankings." if record.tainted else f"{text}."
     return f"{record.submission} did not reach {metric}: {record.outcome}, {record.reason}."

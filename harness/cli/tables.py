@@ -242,9 +242,7 @@ def _markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     lines = [[column.header for column in columns]]
     lines.append(["---:" if column.number else "---" for column in columns])
     lines += [[_cell(row, column) for column in columns] for row in rows]
-    return "\n".join(
-        "| " + " | ".join(_one_line(cell) for cell in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(_one_line(cell) for cell in line) + " |" for line in lines)
 
 
 def _one_line(cell: str) -> str:

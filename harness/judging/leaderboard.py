@@ -70,14 +70,14 @@ def kaplan_meier_median(times: Iterable[tuple[float, bool]]) -> float | None:
     return None
 
 
-def _row(key: tuple[Any, ...], runs: Sequence[Mapping[str, Any]], clock: ClockKind) -> dict[str, Any]:
+def _row(
+    key: tuple[Any, ...], runs: Sequence[Mapping[str, Any]], clock: ClockKind
+) -> dict[str, Any]:
     untainted = [run for run in runs if not run["tainted"]]
     counted = [run for run in untainted if run["outcome"] not in NO_EVIDENCE]
     reached = [run for run in counted if run["outcome"] == "reached"]
     seconds = [_time_s(run, clock) for run in counted]
-    paces = [
-        (time / run["pace_s"], hit) for run, (time, hit) in zip(counted, seconds, strict=True)
-    ]
+    paces = [(time / run["pace_s"], hit) for run, (time, hit) in zip(counted, seconds, strict=True)]
     reached_s = [time for time, hit in seconds if hit]
     return dict(zip(_ROW, key, strict=True)) | {
         "runs": len(counted),
@@ -115,9 +115,9 @@ def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows, each place's together and in order; equal times share a rank."""
     ranked = []
     for _, group in _grouped(rows, RANKED_WITHIN):
-        group = sorted(group, key=_order)
-        times = [row["time_s"] for row in group]
-        for row in group:
+        ordered = sorted(group, key=_order)
+        times = [row["time_s"] for row in ordered]
+        for row in ordered:
             rank = None if row["time_s"] is None else times.index(row["time_s"]) + 1
             ranked.append({"rank": rank, **row})
     return ranked

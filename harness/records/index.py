@@ -33,7 +33,7 @@ PATIENCE_S = 30.0  # for another process to let go of the index
 RETRY_PERIOD_S = 0.02
 
 # One thread: the index is small, and a run may be timed beside us.
-_SETTINGS = {"threads": 1}
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {"threads": 1}
 
 # Raise it when a column comes to mean something else under the same name, type and comment.
 _DERIVATION = 1
@@ -292,12 +292,13 @@ def refresh(home: Path) -> Ingestion:
     Rows whose directory is gone are dropped. Without any run directory there is nothing to
     index, and nothing is created. Raises as `ingest`.
     """
-    names = {directory.run_id for directory in run_directories(runs_folder(home))}
-    if not names and not index_path(home).exists():
-        return Ingestion()
+    # In this order: a run that ends in between is in its directory before it is in the index,
+    # so it is never taken for one whose directory is gone.
     known = _known(home)
+    names = {directory.run_id for directory in run_directories(runs_folder(home))}
     if known is None:
-        return rebuild(home)
+        nothing = not names and not index_path(home).exists()
+        return Ingestion() if nothing else rebuild(home)
     unknown = [RunDirectory(runs_folder(home) / name) for name in sorted(names - known)]
     gone = known - names
     found, ingestion = _read(unknown)
@@ -379,9 +380,9 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> "polars.DataFram
         dtype = _polars_type(kind)
         if dtype == polars.String:
             cells = [None if cell is None else str(cell) for cell in cells]
-        # Polars wants names to be unique; SQL does not.
-        repeated = sum(earlier == name for earlier, _ in columns[:position])
-        unique = f"{name}_{repeated + 1}" if repeated else name
+        unique = name
+        while unique in series:  # polars wants names to be unique; SQL does not
+            unique = f"{name}_{position + 1}" if unique == name else f"{unique}_"
         series[unique] = polars.Series(unique, cells, dtype=dtype, strict=False)
     return polars.DataFrame(list(series.values()))
 
@@ -390,9 +391,7 @@ def _polars_type(kind: str) -> Any:
     """Return the type of a column of DuckDB's; what has no like is shown as text."""
     import polars
 
-    if kind.startswith("DECIMAL"):
-        return polars.Float64
-    named = {
+    named: dict[str, Any] = {
         "BOOLEAN": polars.Boolean,
         "TINYINT": polars.Int64,
         "SMALLINT": polars.Int64,
@@ -405,14 +404,15 @@ def _polars_type(kind: str) -> Any:
         "HUGEINT": polars.Int128,
         "FLOAT": polars.Float64,
         "DOUBLE": polars.Float64,
+        "DECIMAL": polars.Float64,
         "DATE": polars.Date,
         "TIMESTAMP": polars.Datetime("us"),
         "VARCHAR": polars.String,
     }
-    element = kind.removesuffix("[]")
-    if element != kind and element in named:
-        return polars.List(named[element])
-    return named.get(kind, polars.String)
+    element = kind.removesuffix("[]").partition("(")[0]  # DECIMAL(18,3) is a DECIMAL
+    if kind.endswith("[]"):
+        return polars.List(named[element]) if element in named else polars.String
+    return named.get(element, polars.String)
 
 
 def _word(kind: object) -> str:
@@ -481,7 +481,7 @@ def _rebuild_locked(home: Path) -> Ingestion:
             connection.commit()
         # A log left by a killed writer belongs to the old file; the new one must not replay it.
         _wal(path).unlink(missing_ok=True)
-        os.replace(aside, path)
+        aside.replace(path)
     except (OSError, duckdb.IOException) as error:
         raise _unwritable(path, error) from None
     return ingestion
@@ -551,9 +551,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: Table, found: list[_Fo
     # Whole columns as parameters: a statement a row takes a hundred times as long.
     types = [_parameter_type(column) for column in table.columns]
     unnested = ", ".join(f"unnest(${n}::{kind}[])" for n, kind in enumerate(types, 1))
-    columns = [
-        [_parameter(row[column.name], column) for row in rows] for column in table.columns
-    ]
+    columns = [[_parameter(row[column.name], column) for row in rows] for column in table.columns]
     connection.execute(f"INSERT INTO {table.name} SELECT {unnested}", columns)
 
 

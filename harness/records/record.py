@@ -82,8 +82,9 @@ def summarise(spec: RunSpec, events: list[Event]) -> RunDetail:
     ended = next((event for event in events if isinstance(event, Ended)), None)
     if ended is None:
         ended = _interrupted(evaluations)
-    credited = None if ended.credited is None else evaluations[ended.credited]
-    first = None if ended.first_crossing is None else evaluations[ended.first_crossing]
+    by_index = {evaluation.index: evaluation for evaluation in evaluations}
+    credited = None if ended.credited is None else by_index.get(ended.credited)
+    first = None if ended.first_crossing is None else by_index.get(ended.first_crossing)
     best: float | None = None
     for evaluation in evaluations:
         if evaluation.value is not None and spec.workload.metric.better(evaluation.value, best):
@@ -101,21 +102,23 @@ def summarise(spec: RunSpec, events: list[Event]) -> RunDetail:
         outcome=ended.outcome,
         reason=ended.reason,
         tainted=ended.taints,
-        time_to_target_s=_seconds(credited and credited.elapsed_ns),
-        time_without_compile_s=_seconds(credited and credited.elapsed_ns - credited.compile_ns),
-        first_crossing_s=_seconds(first and first.elapsed_ns),
+        time_to_target_s=_seconds(credited.elapsed_ns if credited else None),
+        time_without_compile_s=_seconds(
+            credited.elapsed_ns - credited.compile_ns if credited else None
+        ),
+        first_crossing_s=_seconds(first.elapsed_ns if first else None),
         interpolated_crossing_s=_seconds(ended.interpolated_crossing_ns),
         submission_time_s=elapsed_s,
-        normalised_time=credited and credited.elapsed_ns / spec.pace_ns,
+        normalised_time=credited.elapsed_ns / spec.pace_ns if credited else None,
         pace_s=spec.pace_ns * NANO,
-        drift=ended.pace_after_ns and ended.pace_after_ns / spec.pace_ns - 1,
+        drift=ended.pace_after_ns / spec.pace_ns - 1 if ended.pace_after_ns else None,
         steps=ended.steps,
         examples=ended.examples,
         model_passes=ended.model_passes,
         evaluations=len(evaluations),
         target=spec.workload.metric.target,
         best_metric=best,
-        test_metric=credited and credited.test_value,
+        test_metric=credited.test_value if credited else None,
         throughput_examples_per_s=ended.examples / elapsed_s if elapsed_s else None,
         throughput_passes_per_s=ended.model_passes / elapsed_s if elapsed_s else None,
         peak_memory_bytes=_integer(telemetry.get("peak_memory_bytes")),
@@ -135,10 +138,10 @@ def summarise(spec: RunSpec, events: list[Event]) -> RunDetail:
         notes=[event for event in events if isinstance(event, NoteTaken)],
         telemetry=telemetry,
         traceback=ended.traceback,
-        started_unix_ns=started and started.unix_ns,
-        import_s=started and started.import_ns * NANO,
-        steps_to_target=credited and credited.steps,
-        model_passes_to_target=credited and credited.model_passes,
+        started_unix_ns=started.unix_ns if started else None,
+        import_s=started.import_ns * NANO if started else None,
+        steps_to_target=credited.steps if credited else None,
+        model_passes_to_target=credited.model_passes if credited else None,
     )
 
 
@@ -169,7 +172,7 @@ def _seconds(nanoseconds: int | None) -> float | None:
 
 
 def _integer(value: object) -> int | None:
-    return None if value is None else int(value)  # type: ignore[call-overload,no-any-return]
+    return None if value is None else int(value)  # type: ignore[call-overload]
 
 
 def _number(value: object) -> float | None:

@@ -30,6 +30,9 @@ HEARTBEAT_STALE_S = 60.0  # longer than any pause of a shared file system worth 
 
 S = TypeVar("S")
 
+_EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_READINGS = msgspec.json.Decoder(Reading)
+
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """The referee process, told from a later one with the same pid."""
@@ -132,11 +135,11 @@ class RunDirectory:
 
     def events(self) -> list[Event]:
         """Return the complete lines of the event log; a line cut off by a kill is left out."""
-        return list(_read_lines(self.folder / "events.jsonl", Event))
+        return list(_read_lines(self.folder / "events.jsonl", _EVENTS))
 
     def readings(self) -> list[Reading]:
         """Return the telemetry."""
-        return list(_read_lines(self.folder / "telemetry.jsonl", Reading))
+        return list(_read_lines(self.folder / "telemetry.jsonl", _READINGS))
 
     def sources(self) -> dict[str, str]:
         """Return the submission's files by name."""
@@ -181,12 +184,11 @@ def _read_json(path: Path, kind: type[S]) -> S:
     return msgspec.json.decode(path.read_bytes(), type=kind)
 
 
-def _read_lines(path: Path, kind: type[S]) -> Iterator[S]:
+def _read_lines(path: Path, decoder: msgspec.json.Decoder[S]) -> Iterator[S]:
     try:
         content = path.read_bytes()
     except OSError:
         return
-    decoder = msgspec.json.Decoder(kind)
     for line in content.split(b"\n"):
         if line:
             try:

@@ -2,11 +2,12 @@
 
 import argparse
 import faulthandler
+import os
+import socket
 import sys
-from multiprocessing.connection import Connection
 
 from harness.cores import pin
-from harness.messages import TraineeEnd
+from harness.messages import RefereeGoneError, TraineeEnd
 from harness.trainee.parent_death import die_with_parent
 
 
@@ -20,15 +21,19 @@ def main() -> None:
 
     die_with_parent(options.parent)
     faulthandler.enable()
+    # A program that the submission starts has no business with them, and the referee would take
+    # a pipe that such a program holds open for a trainee that lives.
+    for descriptor in (options.pipe, options.counters, options.weights):
+        os.set_inheritable(descriptor, False)
     # Before torch is imported: its threads inherit the mask.
     pin([int(core) for core in options.cores.split(",") if core])
 
     from harness.trainee.run import run
 
-    pipe = TraineeEnd(Connection(options.pipe))
+    pipe = TraineeEnd(socket.socket(fileno=options.pipe))
     try:
         code = run(pipe, options.counters, options.weights)
-    except (EOFError, BrokenPipeError):  # the referee is gone
+    except RefereeGoneError:
         code = 1
     sys.exit(code)
 

@@ -1,6 +1,7 @@
 """One run inside the trainee: prepare off the clock, then train until the referee stops it."""
 
 import contextlib
+import importlib
 import sys
 import time
 import traceback
@@ -69,6 +70,9 @@ def _prepare_and_train(
     for _ in range(UNTIMED_REFERENCE_STEPS):
         scratch.run()
     del scratch
+    # torch's optimizers load its compiler when the first is built: over a second, whether or
+    # not anything is compiled.
+    importlib.import_module("torch._dynamo")
 
     torch.manual_seed(spec.streams.initialisation)
     model = workload.build_model().to(device).train()

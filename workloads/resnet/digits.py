@@ -68,7 +68,7 @@ class ResNetDigits(Workload):
         test. The `RandomState` streams are frozen by NumPy (NEP 19), `Generator`'s are not.
         """
         import numpy as np
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
 
         digits = load_digits()
         images = torch.from_numpy(digits.images.astype(np.float32))[:, None] / LEVELS

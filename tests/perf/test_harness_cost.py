@@ -1,0 +1,190 @@
+"""What the harness costs a submission: microseconds a step, and a share of its time."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from perf.paired_ratio import measure_pairs, paired_ratio
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+from harness import catalogue
+from harness.counters import SIZE_BYTES, Counters, create_shared_file
+from harness.recipe import resolve
+from harness.run import Plan, Request, carry_out, plan
+from harness.seeds import SeedStreams
+from harness.session import Session
+from harness.spec import RunSpec
+from harness.trainee.reference_training import train
+from harness.workload import Workload
+
+pytestmark = pytest.mark.perf
+
+STEPS = 2000
+BARE_LOOP = Path(__file__).parent / "bare_loop.py"
+ROOT = Path(__file__).parents[2]
+
+
+class NoOp(Workload):
+    """A model of one number and a batch that exists already."""
+
+    _batch = (torch.ones(1), torch.ones(1))
+
+    def prepare(self) -> dict[str, dict[str, Tensor]]:
+        raise AssertionError("no data is needed")
+
+    def build_model(self) -> nn.Module:
+        return nn.Linear(1, 1, bias=False)
+
+    def training_batch(
+        self, data: Mapping[str, Tensor], indices: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        return self._batch
+
+    def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self._batch
+
+    def per_example_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        return outputs
+
+    def evaluate(self, model: nn.Module, data: Mapping[str, Tensor]) -> dict[str, float]:
+        raise AssertionError("nothing is evaluated")
+
+
+class _Enough(BaseException):
+    pass
+
+
+def no_op_spec() -> RunSpec:
+    entry = catalogue.workload("resnet/digits")
+    resolved = resolve("adamw", entry.card, [])
+    return RunSpec(
+        run_id="no-op",
+        submission="adamw",
+        source_sha256="",
+        recipe=resolved.recipe,
+        hyperparameters={},
+        tuning_effort="reference",
+        workload=entry.card,
+        workload_module=entry.module,
+        seed=0,
+        streams=SeedStreams.from_seed(0),
+        device="cpu",
+        machine_class="",
+        trainee_cores=[],
+        referee_cores=[],
+        threads=1,
+        clock="cold",
+        pace_ns=1,
+        budget_paces=1.0,
+        memory_limit_bytes=None,
+        shared=False,
+        created_unix_ns=0,
+    )
+
+
+def harness_step_s(spec: RunSpec) -> float:
+    """Seconds of a step of the reference loop, everything but evaluations."""
+    workload = NoOp(spec.workload)
+    model = workload.build_model()
+    counters = Counters(create_shared_file("perf", SIZE_BYTES))
+    done = 0
+
+    def evaluate(_: nn.Module) -> None:
+        nonlocal done
+        done += 1
+        if counters.steps >= STEPS:
+            raise _Enough
+
+    data = {"ids": torch.arange(spec.workload.data.training_examples)}
+    session = Session(spec, workload, data, torch.device("cpu"), counters.words, evaluate)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    begun = time.perf_counter()
+    with pytest.raises(_Enough):
+        train(session, model, optimizer, spec.recipe)
+    return (time.perf_counter() - begun) / counters.steps
+
+
+def bare_step_s(spec: RunSpec) -> float:
+    """Seconds of the same torch calls in a bare loop."""
+    workload = NoOp(spec.workload)
+    model = workload.build_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    inputs, targets = NoOp._batch
+    begun = time.perf_counter()
+    for _ in range(STEPS):
+        loss = workload.per_example_loss(model(inputs), targets, 0.0).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return (time.perf_counter() - begun) / STEPS
+
+
+def test_a_step_costs_at_most_100_microseconds(benchmark: BenchmarkFixture) -> None:
+    torch.set_num_threads(1)
+    spec = no_op_spec()
+    harness_step_s(spec), bare_step_s(spec)
+    ours, bare = measure_pairs(lambda: harness_step_s(spec), lambda: bare_step_s(spec), pairs=10)
+    costs_us = sorted((a - b) * 1e6 for a, b in zip(ours, bare, strict=True))
+    benchmark.extra_info["harness_us_a_step"] = costs_us[len(costs_us) // 2]
+    benchmark.pedantic(lambda: harness_step_s(spec), rounds=3)
+    assert costs_us[len(costs_us) // 2] <= 100
+
+
+class _Silent:
+    """An observer that watches nothing."""
+
+    def say(self, text: str) -> None: ...
+    def preparing(self, spec: object, status: object) -> None: ...
+    def started(self) -> None: ...
+    def evaluated(self, evaluation: object) -> None: ...
+    def finishing(self, outcome: str, reason: str) -> None: ...
+    def ended(self, ended: object) -> None: ...
+
+
+def timed_run(chosen: Plan, steps: list[int]) -> float:
+    """Seconds of a step of a whole run, evaluations and all, on the referee's clock."""
+    record = carry_out(chosen, 0, _Silent(), interrupted=lambda: False).record
+    assert record.outcome == "reached", record.reason
+    steps.append(record.steps)
+    return record.submission_time_s / record.steps
+
+
+def bare_run(chosen: Plan, steps: list[int]) -> float:
+    cores = ",".join(map(str, chosen.cores.trainee))
+    threads = str(chosen.cores.threads)
+    result = subprocess.run(
+        [sys.executable, str(BARE_LOOP), str(steps[-1]), cores, threads],
+        env={
+            **os.environ,
+            "OMP_WAIT_POLICY": "passive",
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(result.stdout) / steps[-1]
+
+
+@pytest.mark.timeout(1200)
+def test_a_run_takes_at_most_3_percent_more_than_a_bare_loop(
+    benchmark: BenchmarkFixture, tmp_path: Path
+) -> None:
+    chosen = plan(Request(submission="adamw", workload="resnet", device="cpu", home=tmp_path))
+    steps: list[int] = []
+    timed_run(chosen, steps)  # measures the pace and fills the caches
+    ours, bare = measure_pairs(
+        lambda: timed_run(chosen, steps), lambda: bare_run(chosen, steps), pairs=12
+    )
+    found = paired_ratio(ours, bare)
+    benchmark.extra_info |= found.as_info()
+    benchmark.pedantic(lambda: bare_run(chosen, steps), rounds=1)
+    assert found.high <= 1.03, found
