@@ -35,24 +35,34 @@ def _roots(group: str, bundled: str) -> Iterator[tuple[str, Path]]:
     packages = [bundled]
     packages += [point.value for point in importlib.metadata.entry_points(group=group)]
     for package in dict.fromkeys(packages):
-        try:
-            spec = importlib.util.find_spec(package)
-        except ModuleNotFoundError:
-            spec = None
-        if spec is None or not spec.submodule_search_locations:
+        locations = _locations(package)
+        if not locations:
             raise UsageError(
                 f"The entry point group {group} names {package!r}, which is not an installed "
                 f"package. Reinstall or remove the distribution that declares it."
             )
-        for location in spec.submodule_search_locations:
-            yield package, Path(location)
+        for location in locations:
+            yield package, location
+
+
+def _locations(package: str) -> list[Path]:
+    """Return the folders of a package. Asking for a subpackage's spec would import its parents."""
+    top, *below = package.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # no module's name
+        return []
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    folders = [Path(location, *below) for location in spec.submodule_search_locations]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _entries(group: str, bundled: str, kind: type[C]) -> Iterator[Entry[C]]:
     for package, root in _roots(group, bundled):
         for path in sorted(root.rglob("*.yaml")):
             card = read_card(path, kind)
-            module = card.implementation.partition(":")[0]  # type: ignore[attr-defined]
+            module = card.implementation.partition(":")[0]
             parents = path.parent.relative_to(root).parts
             yield Entry(card=card, path=path, module=".".join((package, *parents, module)))
 
@@ -60,7 +70,7 @@ def _entries(group: str, bundled: str, kind: type[C]) -> Iterator[Entry[C]]:
 def _by_name(entries: Iterator[Entry[C]]) -> dict[str, Entry[C]]:
     found: dict[str, Entry[C]] = {}
     for entry in entries:
-        name: str = entry.card.name  # type: ignore[attr-defined]
+        name = entry.card.name
         if name in found:
             raise UsageError(
                 f"Two cards are named {name!r}: {found[name].path} and {entry.path}. Rename one."

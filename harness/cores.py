@@ -1,11 +1,14 @@
 """Which CPU cores the trainee and the referee get: never the same ones if there are two."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,23 +22,32 @@ class CorePlan:
 
 
 def plan_cores() -> CorePlan:
-    """Give the referee the first physical core and the trainee all others."""
+    """Give the referee the first physical core and the trainee all others that we may use."""
     if not hasattr(os, "sched_getaffinity"):
         count = os.cpu_count() or 1
         return CorePlan(trainee=[], referee=[], threads=max(1, count - 1), single_core=count == 1)
     available = sorted(os.sched_getaffinity(0))
-    return split_cores(available, {cpu: _siblings(cpu) for cpu in available})
+    siblings = {cpu: _siblings(cpu) for cpu in available}
+    return split_cores(available, siblings, cpu_quota())
 
 
-def split_cores(available: Sequence[int], siblings: Mapping[int, Sequence[int]]) -> CorePlan:
-    """Split `available` CPUs by physical core; hyperthreads of one core stay together."""
+def split_cores(
+    available: Sequence[int], siblings: Mapping[int, Sequence[int]], quota: float | None = None
+) -> CorePlan:
+    """Split `available` CPUs by physical core; hyperthreads of one core stay together.
+
+    A container's `quota` of CPU time counts as so many cores: the kernel would stop threads
+    that use more, in the middle of a step.
+    """
     physical: list[list[int]] = []
     placed: set[int] = set()
     for cpu in available:
         if cpu not in placed:
-            core = [sibling for sibling in siblings[cpu] if sibling in available] or [cpu]
+            core = sorted(set(available).intersection(siblings[cpu]) - placed | {cpu})
             physical.append(core)
             placed.update(core)
+    if quota is not None:
+        physical = physical[: max(1, math.ceil(quota))]
     if len(physical) == 1:
         core = physical[0]
         return CorePlan(trainee=core, referee=core, threads=1, single_core=True)
@@ -58,8 +70,52 @@ def _siblings(cpu: int) -> list[int]:
         text = (_TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
     except OSError:
         return [cpu]
+    try:
+        return parse_cpu_list(text)
+    except ValueError:
+        return [cpu]
+
+
+def parse_cpu_list(text: str) -> list[int]:
+    """Return the numbers in the kernel's notation, as in `0,4-6`. Raises ValueError."""
     numbers: list[int] = []
     for part in text.split(","):
         low, _, high = part.partition("-")
         numbers.extend(range(int(low), int(high or low) + 1))
     return numbers
+
+
+def cpu_quota(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> float | None:
+    """Return how many CPUs' time the process's cgroups (v1 or v2) grant, None for no limit."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return None
+    quotas: list[float] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = cgroups / ("cpu" if controllers else "")
+        # Every ancestor limits; inside a container the path may be the host's, not ours.
+        below = Path(path.lstrip("/"))
+        for folder in (root / part for part in (below, *below.parents)):
+            quotas += _quota_v1(folder) if controllers else _quota_v2(folder)
+    return min(quotas, default=None)
+
+
+def _quota_v2(folder: Path) -> list[float]:
+    try:
+        quota_us, period_us = (folder / "cpu.max").read_text().split()
+        return [] if quota_us == "max" else [int(quota_us) / int(period_us)]
+    except (OSError, ValueError):
+        return []
+
+
+def _quota_v1(folder: Path) -> list[float]:
+    try:
+        quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+        period_us = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return []
+    return [quota_us / period_us] if quota_us > 0 else []

@@ -6,6 +6,7 @@ the trainee a few stores; the referee reads at its leisure for the display and t
 
 import mmap
 import os
+from pathlib import Path
 
 SIZE_BYTES = 4096
 
@@ -53,6 +54,6 @@ def create_shared_file(name: str, size_bytes: int) -> int:
         import tempfile
 
         descriptor, path = tempfile.mkstemp(prefix=name)
-        os.unlink(path)
+        Path(path).unlink()
     os.ftruncate(descriptor, size_bytes)
     return descriptor

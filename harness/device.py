@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +42,12 @@ def resolve_device(text: str) -> Device:
     """
     if text == "cpu":
         return Device(name="cpu", gpu=None)
-    match = re.fullmatch(r"cuda(?::(\d+))?", text)
+    match = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", text)
     if text != "auto" and not match:
-        raise UsageError(f"The device {text!r} does not exist. Legal: auto, cpu, cuda, cuda:N.")
+        hint = did_you_mean(text.lower(), ("auto", "cpu", "cuda"))
+        raise UsageError(
+            f"The device {text!r} does not exist. {hint}Legal: auto, cpu, cuda, cuda:N."
+        )
     # CUDA's own default order is "fastest first"; NVML counts by bus. Make both the latter.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     gpus = visible_gpus()

@@ -97,7 +97,7 @@ class RefereeEnd:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._decoder = msgspec.msgpack.Decoder(FromTrainee)
+        self._decoder: msgspec.msgpack.Decoder[FromTrainee] = msgspec.msgpack.Decoder(FromTrainee)
         self._received = bytearray()
         self._ended = False
         self._poll = select.poll()
@@ -175,7 +175,7 @@ class TraineeEnd:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._decoder = msgspec.msgpack.Decoder(FromReferee)
+        self._decoder: msgspec.msgpack.Decoder[FromReferee] = msgspec.msgpack.Decoder(FromReferee)
 
     def send(self, message: FromTrainee) -> None:
         """Send one message."""

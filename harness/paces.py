@@ -4,15 +4,20 @@ A pace is measured once (harness.reference_step) and kept, so that a budget in p
 the same seconds in every run on this machine.
 """
 
+import hashlib
+import os
 import re
 import socket
 import time
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from harness.cards import WorkloadCard
 from harness.errors import UsageError
+
+_Nanoseconds = Annotated[int, msgspec.Meta(ge=1)]  # budgets divide by a pace
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +27,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     workload_version: int
     machine_class: str
     host: str
-    pace_ns: int
+    pace_ns: _Nanoseconds
     steps: int  # timed, after warm-up
     quartile_low_ns: int
     quartile_high_ns: int
@@ -32,25 +37,30 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 def pace_path(folder: Path, card: WorkloadCard, machine_class: str) -> Path:
     """Return the file of the pace of `card` on this host."""
     name = f"{card.name}-v{card.version}-{socket.gethostname()}-{machine_class}"
-    return folder / f"{re.sub(r'[^A-Za-z0-9.+]+', '-', name)}.json"
+    readable = re.sub(r"[^A-Za-z0-9.+]+", "-", name)
+    # File systems take 255 bytes; the hash tells apart what the readable part no longer does.
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return folder / f"{readable[:200]}-{digest}.json"
 
 
 def load_pace(path: Path) -> Pace | None:
     """Return the stored pace, None if there is none.
 
     Raises:
-        UsageError: the file is damaged.
+        UsageError: the file is damaged or unreadable.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Pace)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(f"The stored pace {path} is damaged ({error}). Delete it.") from None
+    except OSError as error:
+        raise UsageError(f"The stored pace cannot be read: {error}.") from None
 
 
 def store_pace(path: Path, card: WorkloadCard, machine_class: str, sample_ns: list[int]) -> Pace:
-    """Store the median of the timed steps in `sample_ns`; return the pace."""
+    """Store the median of the timed steps in `sample_ns` (at least one); return the pace."""
     ordered = sorted(sample_ns)
     pace = Pace(
         workload=card.name,
@@ -64,9 +74,13 @@ def store_pace(path: Path, card: WorkloadCard, machine_class: str, sample_ns: li
         measured_unix_ns=time.time_ns(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{time.time_ns()}.tmp")
-    aside.write_bytes(msgspec.json.format(msgspec.json.encode(pace), indent=2) + b"\n")
-    aside.replace(path)
+    aside = path.with_name(f"{os.getpid()}-{time.time_ns()}.tmp")
+    try:
+        aside.write_bytes(msgspec.json.format(msgspec.json.encode(pace), indent=2) + b"\n")
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
     return pace
 
 

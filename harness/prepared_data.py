@@ -5,9 +5,12 @@ the first.
 """
 
 import hashlib
-import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,32 +24,55 @@ def prepare(workload: Workload) -> None:
     """Make every split and store it.
 
     Raises:
-        UsageError: what was made is not what the card froze.
+        UsageError: what was made is not what the card froze, or cannot be stored.
     """
     card = workload.card
     splits = workload.prepare()
+    contiguous = {
+        split: {name: tensor.contiguous() for name, tensor in splits[split].items()}
+        for split in SPLITS
+    }
     for split in SPLITS:
-        tensors = {name: tensor.contiguous() for name, tensor in splits[split].items()}
-        _check(card, split, tensors)
-        path = split_path(card, split)
+        _check(card, split, contiguous[split])
+    for split in SPLITS:
+        _store(split_path(card, split), contiguous[split])
+
+
+def _store(path: Path, tensors: dict[str, Tensor]) -> None:
+    # Another process may be preparing the same data: each writes aside, the last one stays.
+    aside = path.with_name(f"{secrets.token_hex(8)}.tmp")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
         save_file(tensors, aside)
         aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        if path.parent.is_dir():
+            aside.unlink(missing_ok=True)
+        raise UsageError(
+            f"The prepared data {path} cannot be stored: {error}. "
+            "Make room, or point XDG_CACHE_HOME to another folder."
+        ) from None
 
 
 def load_split(card: WorkloadCard, split: Split, device: torch.device) -> dict[str, Tensor]:
     """Return a prepared split's tensors on `device`.
 
     Raises:
-        UsageError: the cached file is not what the card froze.
+        UsageError: the cached file is missing, damaged or not what the card froze.
     """
-    tensors = load_file(split_path(card, split))
+    path = split_path(card, split)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(
+            f"The prepared {split} data of {card.name} cannot be read: {error}. "
+            f"Delete {path.parent}; the next run makes it anew."
+        ) from None
     _check(card, split, tensors)
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def _check(card: WorkloadCard, split: Split, tensors: dict[str, Tensor]) -> None:
+def _check(card: WorkloadCard, split: Split, tensors: Mapping[str, Tensor]) -> None:
     found = tensors_sha256(tensors)
     if found != card.data.sha256[split]:
         raise UsageError(
@@ -56,10 +82,10 @@ def _check(card: WorkloadCard, split: Split, tensors: dict[str, Tensor]) -> None
         )
 
 
-def tensors_sha256(tensors: dict[str, Tensor]) -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Return the hash of names, dtypes, shapes and bytes, whatever the file format."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

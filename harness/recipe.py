@@ -2,15 +2,22 @@
 
 import ast
 import hashlib
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from harness import catalogue
-from harness.cards import Scalar, SubmissionCard, WorkloadCard, read_card
+from harness.cards import (
+    Need,
+    Place,
+    Scalar,
+    SubmissionCard,
+    WorkloadCard,
+    read_card,
+    within,
+)
 from harness.errors import UsageError, one_of
 from harness.spec import Part, Recipe
 
@@ -19,24 +26,14 @@ DEFAULTS_EFFORT = "defaults"
 BY_HAND_EFFORT = "by hand"  # points given with --set: nobody knows what they cost
 
 
-class RecipeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The reference recipe's own settings, `--set recipe.NAME=VALUE`."""
-
-    batch_size: int | None = None
-    horizon_examples: int | None = None
-    warmup_fraction: float | None = None
-    final_lr_fraction: float | None = None
-    clip_norm: float | None = None
-    label_smoothing: float | None = None
-
-
-_LEGAL_SETTINGS: dict[str, tuple[float, float]] = {
-    "batch_size": (1, 1e9),
-    "horizon_examples": (1, 1e15),
-    "warmup_fraction": (0, 1),
-    "final_lr_fraction": (0, 1),
-    "clip_norm": (1e-12, 1e12),
-    "label_smoothing": (0, 1),
+# The reference recipe's own settings, `--set recipe.NAME=VALUE`: type and legal range.
+_LEGAL_SETTINGS: dict[str, tuple[type[int | float], float, float]] = {
+    "batch_size": (int, 1, 1e9),
+    "horizon_examples": (int, 1, 1e15),
+    "warmup_fraction": (float, 0, 1),
+    "final_lr_fraction": (float, 0, 1),
+    "clip_norm": (float, 1e-12, 1e12),
+    "label_smoothing": (float, 0, 1),
 }
 
 
@@ -54,15 +51,31 @@ class Resolved:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Candidate:
-    name: str
-    place: Literal["optimizer"]
+class _Filling:
+    """A class for one place, and where its code is."""
+
     class_name: str
     module: str | None
     file: Path
+    needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Candidate:
+    name: str
+    fillings: dict[Place, _Filling]
     card: SubmissionCard | None
     card_path: Path | None
-    arguments: frozenset[str] | None  # of a class without a card; None: unknown
+    arguments: "_Arguments | None" = None  # of a class without a card; None: unknown
+    warning: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Arguments:
+    """What a constructor takes by name beside the parameters."""
+
+    legal: frozenset[str]
+    required: frozenset[str]
 
 
 def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) -> Resolved:
@@ -71,64 +84,55 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
     Raises:
         UsageError: an unknown name or key, a value out of range, two parts for one place.
     """
-    candidates = [_candidate(name) for name in submission.split("+")]
-    by_place: dict[str, _Candidate] = {}
+    candidates = [_candidate(name) for name in _split_names(submission)]
+    by_place: dict[Place, _Candidate] = {}
     for candidate in candidates:
-        if candidate.place in by_place:
-            raise UsageError(
-                f"{by_place[candidate.place].name!r} and {candidate.name!r} both fill the place "
-                f"`{candidate.place}`. Name one of them."
-            )
-        by_place[candidate.place] = candidate
+        for place in candidate.fillings:
+            if place in by_place:
+                raise UsageError(
+                    f"{by_place[place].name!r} and {candidate.name!r} both fill the place "
+                    f"`{place}`. Name one of them."
+                )
+            by_place[place] = candidate
+    named = list(candidates)
     if "optimizer" not in by_place:
         candidates.append(_candidate(workload.recipe.optimizer))
 
     by_hand = _split_settings(settings)
     own = _own_settings(by_hand, candidates)
-    recipe_settings = _recipe_settings(by_hand.pop("recipe", {}))
-    warnings: list[str] = []
+    chosen = _recipe_settings(by_hand.get("recipe", {}))
+    warnings = [candidate.warning for candidate in candidates if candidate.warning]
     parts: list[Part] = []
+    points: dict[str, dict[str, Scalar]] = {}
     efforts: list[str] = []
     for candidate, hand in zip(candidates, own, strict=True):
         point, effort = _point(candidate, workload, warnings)
         point |= _read_point(candidate, hand)
-        parts.append(
-            Part(
-                name=candidate.name,
-                place=candidate.place,
-                class_name=candidate.class_name,
-                hyperparameters=point,
-                module=candidate.module,
-                file=None if candidate.module else str(candidate.file),
-            )
-        )
+        points[candidate.name] = point
+        parts += _parts(candidate, point)
         efforts.append(BY_HAND_EFFORT if hand else effort)
     reference = workload.recipe
     recipe = Recipe(
         parts=parts,
-        batch_size=recipe_settings.batch_size or workload.batch_size,
-        horizon_examples=recipe_settings.horizon_examples or workload.horizon_examples,
-        warmup_fraction=_first(recipe_settings.warmup_fraction, reference.warmup_fraction),
-        final_lr_fraction=_first(recipe_settings.final_lr_fraction, reference.final_lr_fraction),
+        batch_size=int(chosen.get("batch_size", workload.batch_size)),
+        horizon_examples=int(chosen.get("horizon_examples", workload.horizon_examples)),
+        warmup_fraction=chosen.get("warmup_fraction", reference.warmup_fraction),
+        final_lr_fraction=chosen.get("final_lr_fraction", reference.final_lr_fraction),
         decay_exempt_roles=reference.decay_exempt_roles,
-        clip_norm=_first(recipe_settings.clip_norm, reference.clip_norm),
-        label_smoothing=_first(recipe_settings.label_smoothing, reference.label_smoothing),
+        clip_norm=chosen.get("clip_norm", reference.clip_norm),
+        label_smoothing=chosen.get("label_smoothing", reference.label_smoothing),
     )
     if recipe.batch_size > workload.data.training_examples:
         raise UsageError(
             f"recipe.batch_size={recipe.batch_size} is more than the "
             f"{workload.data.training_examples} training examples of {workload.name}."
         )
-    touched = {
-        f"recipe.{name}": value
-        for name, value in msgspec.structs.asdict(recipe_settings).items()
-        if value is not None
-    }
+    touched: dict[str, Scalar] = {f"recipe.{name}": value for name, value in chosen.items()}
     files = _files(candidates)
     return Resolved(
-        name="+".join(candidate.name for candidate in candidates),
+        name="+".join(candidate.name for candidate in named),
         recipe=recipe,
-        hyperparameters=_flat(parts) | touched,
+        hyperparameters=_flat(points) | touched,
         tuning_effort=BY_HAND_EFFORT if touched else _joint_effort(efforts),
         files=files,
         source_sha256=_digest(files),
@@ -136,16 +140,34 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
     )
 
 
-def _first(chosen: float | None, otherwise: float | None) -> float | None:
-    return otherwise if chosen is None else chosen
+def _parts(candidate: _Candidate, point: Mapping[str, Scalar]) -> list[Part]:
+    """Return one part a place, each with the hyperparameters that are its own."""
+    own_place = next(iter(candidate.fillings))
+    known = candidate.card.hyperparameters if candidate.card else {}
+    owners = {name: known[name].place or own_place for name in point if name in known}
+    return [
+        Part(
+            name=candidate.name,
+            place=place,
+            class_name=filling.class_name,
+            hyperparameters={
+                name: value for name, value in point.items() if owners.get(name, own_place) == place
+            },
+            needs=filling.needs,
+            closure=candidate.card.closure if candidate.card and place == "optimizer" else "none",
+            module=filling.module,
+            file=None if filling.module else str(filling.file),
+        )
+        for place, filling in candidate.fillings.items()
+    ]
 
 
-def _flat(parts: Sequence[Part]) -> dict[str, Scalar]:
-    """Name hyperparameters plainly when there is one part, `part.key` when there are several."""
-    if len(parts) == 1:
-        return dict(parts[0].hyperparameters)
+def _flat(points: Mapping[str, Mapping[str, Scalar]]) -> dict[str, Scalar]:
+    """Name hyperparameters plainly for one submission, `name.key` for several."""
+    if len(points) == 1:
+        return dict(next(iter(points.values())))
     return {
-        f"{part.name}.{key}": value for part in parts for key, value in part.hyperparameters.items()
+        f"{name}.{key}": value for name, point in points.items() for key, value in point.items()
     }
 
 
@@ -157,124 +179,226 @@ def _joint_effort(efforts: Sequence[str]) -> str:
     return REFERENCE_EFFORT
 
 
+def _split_names(submission: str) -> list[str]:
+    """Split at `+`, which may also stand in a file's path."""
+    names: list[str] = []
+    for piece in submission.split("+"):
+        if names and _looks_like_path(names[-1]) and not _names_file(names[-1]):
+            names[-1] += f"+{piece}"
+        else:
+            names.append(piece)
+    if "" in names:
+        raise UsageError(
+            f"--submission {submission!r} leaves a name out. "
+            "Give one, or several joined by +; see `bench list submissions`."
+        )
+    return names
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~"))
+
+
+def _names_file(name: str) -> bool:
+    return name.endswith(".py") or ".py:" in name
+
+
 def _candidate(name: str) -> _Candidate:
-    if name.endswith(".py") or ".py:" in name:
+    if _names_file(name):
         return _from_file(name)
+    if _looks_like_path(name):
+        raise UsageError(f"The submission file {name!r} must end in .py: ./my_method.py[:Class].")
     entry = catalogue.submission(name)
-    return _Candidate(
-        name=name,
-        place=entry.card.kind,
-        class_name=entry.card.implementation.partition(":")[2],
-        module=entry.module,
-        file=entry.module_path,
-        card=entry.card,
-        card_path=entry.path,
-        arguments=None,
-    )
+    package = entry.module.rpartition(".")[0]
+    return _described(entry.card, entry.path, package)
+
+
+def _described(card: SubmissionCard, card_path: Path, package: str | None) -> _Candidate:
+    """Return what a card describes; its code lies beside it."""
+    fillings: dict[Place, _Filling] = {}
+    for place, filling in card.fillings.items():
+        module, _, class_name = filling.implementation.partition(":")
+        file = card_path.parent / f"{module}.py"
+        if not file.is_file():
+            raise UsageError(
+                f"The card {card_path} is invalid, field `implementation`: there is no file {file}."
+            )
+        fillings[place] = _Filling(
+            class_name=class_name,
+            module=f"{package}.{module}" if package else None,
+            file=file,
+            needs=filling.needs,
+        )
+    return _Candidate(name=card.name, fillings=fillings, card=card, card_path=card_path)
 
 
 def _from_file(text: str) -> _Candidate:
     """Describe `./method.py[:Class]` from its syntax tree: its code runs in the trainee only."""
     before, _, class_name = text.rpartition(":") if ".py:" in text else (text, "", "")
-    path = Path(before).expanduser().absolute()
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except FileNotFoundError:
-        raise UsageError(f"The submission file {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The submission file {path} cannot be read: {error}.") from None
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(f"The submission file {path} is not valid Python: {error}.") from None
+    path = _absolute(before)
+    classes = _classes(path)
     card_path = path.with_suffix(".yaml")
     card = read_card(card_path, SubmissionCard) if card_path.is_file() else None
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    if card and not class_name:
-        class_name = card.implementation.partition(":")[2]
+    described = card.implementation.partition(":")[2] if card else ""
+    class_name = class_name or described
     if not class_name:
-        if len(classes) != 1:
+        if not classes:
             raise UsageError(
-                f"{path} defines {len(classes)} classes"
-                + (f" ({', '.join(classes)})" if classes else "")
-                + f". Name the one to run: {before}:CLASS."
+                f"The submission file {path} defines no class. "
+                "It must define an optimizer: a subclass of torch.optim.Optimizer."
+            )
+        if len(classes) > 1:
+            raise UsageError(
+                f"The submission file {path} defines {len(classes)} classes "
+                f"({', '.join(classes)}). Name the one to run: {before}:CLASS."
             )
         class_name = next(iter(classes))
     if class_name not in classes:
         raise one_of(f"In {path} the class", class_name, classes)
+    if card and class_name == described:
+        return _described(card, card_path, None)
     return _Candidate(
-        name=card.name if card else path.stem if len(classes) == 1 else f"{path.stem}:{class_name}",
-        place="optimizer",
-        class_name=class_name,
-        module=None,
-        file=path,
-        card=card,
-        card_path=card_path if card else None,
-        arguments=None if card else _constructor_arguments(classes[class_name]),
+        name=path.stem if len(classes) == 1 else f"{path.stem}:{class_name}",
+        fillings={"optimizer": _Filling(class_name=class_name, module=None, file=path)},
+        card=None,
+        card_path=None,
+        arguments=_constructor_arguments(class_name, classes),
+        warning=(
+            f"{card_path.name} describes {described}: {class_name} runs without a card."
+            if card
+            else None
+        ),
     )
 
 
-def _constructor_arguments(definition: ast.ClassDef) -> frozenset[str] | None:
-    """Return what `__init__` takes beside self and the parameters, None if it is inherited."""
-    for node in definition.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            if node.args.kwarg:
+def _absolute(text: str) -> Path:
+    try:
+        text.encode()  # the record is UTF-8
+        return Path(text).expanduser().absolute()
+    except (UnicodeEncodeError, RuntimeError) as error:  # RuntimeError: ~nobody
+        raise UsageError(f"The submission file {text!r} cannot be found: {error}.") from None
+
+
+def _classes(path: Path) -> dict[str, ast.ClassDef]:
+    """Return the classes that a file defines at its top level."""
+    try:
+        source = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"The submission file {path} does not exist.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        raise UsageError(f"The submission file {path} cannot be read: {error}.") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the trainee will give them, once
+            tree = ast.parse(source, filename=str(path))
+    # Deep nesting ends in one of the last two.
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        problem = str(error) or type(error).__name__
+        raise UsageError(f"The submission file {path} is not valid Python: {problem}.") from None
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _constructor_arguments(name: str, classes: Mapping[str, ast.ClassDef]) -> _Arguments | None:
+    """Return what `__init__` takes by name, None where only running the code would tell."""
+    followed: set[str] = set()
+    while name in classes and name not in followed:
+        followed.add(name)
+        definition = classes[name]
+        constructors = [
+            node
+            for node in definition.body
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+        ]
+        if constructors:
+            return _signature(constructors[-1].args)
+        match definition.bases:
+            case [ast.Name(id=base)] if not definition.decorator_list:
+                name = base
+            case _:
                 return None
-            names = [argument.arg for argument in node.args.args[2:] + node.args.kwonlyargs]
-            return frozenset(names)
     return None
+
+
+def _signature(arguments: ast.arguments) -> _Arguments | None:
+    if arguments.kwarg:
+        return None
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaulted = positional[len(positional) - len(arguments.defaults) :]
+    by_name = [argument for argument in positional[2:] if argument in arguments.args]
+    required = [argument for argument in by_name if argument not in defaulted]
+    required += [
+        argument
+        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        if default is None
+    ]
+    return _Arguments(
+        legal=frozenset(argument.arg for argument in by_name + arguments.kwonlyargs),
+        required=frozenset(argument.arg for argument in required),
+    )
 
 
 def _split_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
     """Group `[part.]key=value` by part; a key without a part stands under ''."""
     grouped: dict[str, dict[str, str]] = {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        part, _, name = key.strip().rpartition(".")
-        if not equals or not name or not value.strip():
-            raise UsageError(f"--set takes key=value, not {setting!r}. Example: --set lr=1e-3")
+        address, equals, value = setting.partition("=")
+        part, dot, name = address.strip().rpartition(".")
+        legal = equals and name and value.strip() and bool(part) == bool(dot)
+        if not legal or _half_a_character(setting):
+            raise UsageError(f"--set takes KEY=VALUE, not {setting!r}. Example: --set lr=1e-3")
         if name in grouped.setdefault(part, {}):
-            raise UsageError(f"--set gives {key.strip()!r} twice. Give it once.")
+            raise UsageError(f"--set gives {address.strip()!r} twice. Give it once.")
         grouped[part][name] = value.strip()
     return grouped
+
+
+def _half_a_character(text: str) -> bool:
+    """Return whether `text` came from bytes that are no UTF-8; the record could not hold it."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _own_settings(
     by_hand: Mapping[str, dict[str, str]], candidates: Sequence[_Candidate]
 ) -> list[dict[str, str]]:
     """Hand each part the settings addressed to it by name, by place, or plainly."""
+    addresses = {"recipe"}
     own: list[dict[str, str]] = []
-    addresses = {"", "recipe"}
     for candidate in candidates:
-        names = {candidate.name, candidate.place}
-        addresses |= names
-        own.append({k: v for name in names for k, v in by_hand.get(name, {}).items()})
+        names = dict.fromkeys((candidate.name, *candidate.fillings))
+        addresses |= names.keys()
+        settings: dict[str, str] = {}
+        for name in ("", *names):
+            for key, value in by_hand.get(name, {}).items():
+                if key in settings:
+                    raise UsageError(f"--set gives {key!r} twice. Give it once.")
+                settings[key] = value
+        own.append(settings)
     for part in by_hand:
-        if part not in addresses:
-            raise one_of("In --set, the part", part, addresses - {""})
-    for key, value in by_hand.get("", {}).items():
-        if len(candidates) > 1:
-            parts = ", ".join(f"{candidate.name}.{key}" for candidate in candidates)
-            raise UsageError(f"--set {key}=… could mean several parts. Say which: {parts}.")
-        if key in own[0]:
-            raise UsageError(f"--set gives {key!r} twice. Give it once.")
-        own[0][key] = value
+        if part and part not in addresses:
+            raise one_of("In --set, the part", part, addresses)
+    for key in by_hand.get("", {}) if len(candidates) > 1 else ():
+        parts = ", ".join(f"{candidate.name}.{key}" for candidate in candidates)
+        raise UsageError(f"--set {key}=… could mean several parts. Say which: {parts}.")
     return own
 
 
-def _recipe_settings(texts: Mapping[str, str]) -> RecipeSettings:
+def _recipe_settings(texts: Mapping[str, str]) -> dict[str, float]:
+    """Return the reference recipe's settings that were given by hand."""
+    chosen: dict[str, float] = {}
     for name, text in texts.items():
         if name not in _LEGAL_SETTINGS:
             raise one_of("The recipe setting", name, _LEGAL_SETTINGS)
-        low, high = _LEGAL_SETTINGS[name]
+        kind, low, high = _LEGAL_SETTINGS[name]
         try:
             value = float(text)
         except ValueError:
             raise UsageError(f"recipe.{name} takes a number, not {text!r}.") from None
         if not low <= value <= high:
-            raise UsageError(f"recipe.{name} must lie in [{low:g}, {high:g}], not {text}.")
-    try:
-        return msgspec.convert(dict(texts), type=RecipeSettings, strict=False)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"--set recipe…: {error}.") from None
+            raise UsageError(f"recipe.{name} must be {within(low, high)}, not {text}.")
+        if kind is int and not value.is_integer():
+            raise UsageError(f"recipe.{name} takes a whole number, not {text}.")
+        chosen[name] = kind(value)
+    return chosen
 
 
 def _point(
@@ -286,7 +410,9 @@ def _point(
     card = candidate.card
     point = {name: known.default for name, known in card.hyperparameters.items()}
     effort = DEFAULTS_EFFORT
-    if candidate.name == workload.recipe.optimizer:
+    # A file outside the catalogue may bear the name, but it is not the reference.
+    in_catalogue = all(filling.module for filling in candidate.fillings.values())
+    if in_catalogue and candidate.name == workload.recipe.optimizer:
         unknown = workload.recipe.hyperparameters.keys() - point.keys()
         if unknown:
             raise UsageError(
@@ -309,36 +435,59 @@ def _point(
 
 
 def _read_point(candidate: _Candidate, texts: Mapping[str, str]) -> dict[str, Scalar]:
-    values: dict[str, Scalar] = {}
-    for name, text in texts.items():
-        if candidate.card is not None:
-            known = candidate.card.hyperparameters
+    if candidate.card is not None:
+        known = candidate.card.hyperparameters
+        for name in texts:
             if name not in known:
-                raise one_of(f"For {candidate.name} the hyperparameter", name, known)
-            values[name] = known[name].read(name, text)
-        else:
-            if candidate.arguments is not None and name not in candidate.arguments:
-                raise one_of(f"For {candidate.name} the argument", name, candidate.arguments)
-            values[name] = _free_scalar(text)
-    return values
+                raise one_of(f"For {candidate.name} the hyperparameter", name, known, _hint(name))
+        return {name: known[name].read(name, text) for name, text in texts.items()}
+    if arguments := candidate.arguments:
+        for name in texts:
+            if name not in arguments.legal:
+                legal = arguments.legal
+                raise one_of(f"For {candidate.name} the argument", name, legal, _hint(name))
+        if missing := sorted(arguments.required - texts.keys()):
+            example = " ".join(f"--set {name}=VALUE" for name in missing)
+            raise UsageError(
+                f"{candidate.name} has no default for {', '.join(missing)}. Give {example}."
+            )
+    return {name: _free_scalar(name, text) for name, text in texts.items()}
 
 
-def _free_scalar(text: str) -> Scalar:
+def _hint(name: str) -> str:
+    if name not in _LEGAL_SETTINGS:
+        return ""
+    return f"The reference recipe has one: --set recipe.{name}=VALUE."
+
+
+def _free_scalar(name: str, text: str) -> Scalar:
     """Read a value of a class without a card as YAML's people expect: number, switch, word."""
+    value: Scalar = {"true": True, "false": False}.get(text.lower(), text)
     for kind in (int, float):
         try:
-            return kind(text)
+            value = kind(text)
+            break
         except ValueError:
             continue
-    return {"true": True, "false": False}.get(text.lower(), text)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} must be finite, not {text}.")
+    return value
 
 
 def _files(candidates: Sequence[_Candidate]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
+    """Name each file after itself, numbering namesakes from different folders."""
+    paths: dict[Path, None] = {}
     for candidate in candidates:
-        for path in (candidate.file, candidate.card_path):
-            if path is not None:
-                files[path.name] = path
+        paths |= dict.fromkeys(filling.file for filling in candidate.fillings.values())
+        if candidate.card_path is not None:
+            paths[candidate.card_path] = None
+    files: dict[str, Path] = {}
+    for path in paths:
+        name, number = path.name, 1
+        while name in files:
+            number += 1
+            name = f"{path.stem}-{number}{path.suffix}"
+        files[name] = path
     return files
 
 

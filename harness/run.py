@@ -6,7 +6,8 @@ The command line and sweeps both come through here, so there is one way to be ti
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,14 +110,14 @@ def carry_out(
         KeyboardInterrupt: the user gave up before the run began.
         OSError: the record could not be written (a full disk, say); the trainee is gone.
     """
-    with leased(
+    lending = leased(
         chosen.device.lease_name,
         share=chosen.request.share,
         waiting=progress.say,
         interrupted=interrupted,
-    ) as lease:
-        os.environ["OMP_WAIT_POLICY"] = "passive"
-        pin(chosen.cores.referee)
+    )
+    with lending as lease, _pinned(chosen.cores.referee):
+        os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch loads, for the pace too
         pace = ensure_pace(chosen, progress.say)
         if interrupted():
             raise KeyboardInterrupt
@@ -128,6 +129,17 @@ def carry_out(
         finally:
             writer.close()
     return read_run(RunDirectory(folder))
+
+
+@contextmanager
+def _pinned(cores: Sequence[int]) -> Iterator[None]:
+    """Keep the calling thread on `cores`: what is planned after the run may have them all."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    pin(cores)
+    try:
+        yield
+    finally:
+        pin(sorted(before))
 
 
 def _race(
@@ -143,7 +155,6 @@ def _race(
         cores=chosen.cores.trainee,
         threads=chosen.cores.threads,
         output=writer.output_path,
-        environment={},
     )
     try:
         # While the trainee imports torch: the slow parts of the paperwork.
@@ -169,9 +180,12 @@ class _LeasedRecorder:
 
     def __init__(self, writer: RunWriter, lease: Lease) -> None:
         self.event = writer.event
-        self.reading = writer.reading
         self._writer = writer
         self._lease = lease
+
+    def reading(self, reading: Reading) -> None:
+        self._writer.reading(reading)
+        self.beat()  # readings come during a long evaluation, too
 
     def beat(self) -> None:
         self._writer.beat()

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from harness.cards import Scalar, WorkloadCard
+from harness.cards import Closure, Need, Place, Scalar, WorkloadCard
 from harness.seeds import SeedStreams
 
 ClockKind = Literal["cold", "warm"]
@@ -14,9 +14,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """One submission in its place: where its code is and the point it runs at."""
 
     name: str
-    place: Literal["optimizer"]
+    place: Place
     class_name: str
     hyperparameters: dict[str, Scalar]
+    needs: tuple[Need, ...] = ()
+    closure: Closure = "none"
     module: str | None = None  # importable name, or
     file: str | None = None  # the path of a file outside any package
 
@@ -33,9 +35,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     clip_norm: float | None
     label_smoothing: float
 
-    def part(self, place: str) -> Part:
-        """Return the part that fills `place`."""
-        return next(part for part in self.parts if part.place == place)
+    def part(self, place: Place) -> Part | None:
+        """Return the part that fills `place`, None where the reference's own does."""
+        return next((part for part in self.parts if part.place == place), None)
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):

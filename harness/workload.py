@@ -62,6 +62,18 @@ class Workload(abc.ABC):
         """
 
 
+class PretrainedWorkload(Workload):
+    """A workload whose every run starts from the same trained weights."""
+
+    @abc.abstractmethod
+    def pretrain(self) -> dict[str, Tensor]:
+        """Return the weights to start from: every parameter and buffer by name, on CPU.
+
+        Deterministic on one machine class (seeded, one thread). Made once, off the clock, and
+        cached; rounding may differ between machine classes, whose results never mix.
+        """
+
+
 def load_workload(module: str, card: WorkloadCard) -> Workload:
     """Import `module` and return its implementation of `card`."""
     implementation = vars(importlib.import_module(module))[card.implementation.partition(":")[2]]

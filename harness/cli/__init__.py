@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from harness import __version__
-from harness.errors import UsageError
+from harness.errors import UsageError, one_of
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -24,6 +24,12 @@ COMMANDS = {
     "db": ("db", "db", "Look after the index of the runs."),
     "runs": ("runs", "runs", "Look after the run directories."),
     "pace": ("pace", "pace", "Show or measure the pace of a workload on this machine."),
+    "doctor": (
+        "doctor",
+        "doctor",
+        "Say what can be measured here and what makes timing untrustworthy.",
+    ),
+    "new": ("new", "new", "Start a submission: file, card and test."),
 }
 
 
@@ -34,10 +40,12 @@ class LazyGroup(click.Group):
         """Return the names in the order of the table above."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import and return the command, None where there is none of that name."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command; where there is none of that name, name the nearest."""
         if cmd_name not in COMMANDS:
-            return None
+            if ctx.resilient_parsing:  # completing a half-typed line, not running it
+                return None
+            raise one_of("The command", cmd_name, COMMANDS)
         module, attribute, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(f"harness.cli.{module}"), attribute)
         assert isinstance(command, click.Command)

@@ -45,7 +45,6 @@ def submissions(form: Format) -> None:
         Column(field="name", header="submission", whole=True),
         Column(field="kind", header="kind"),
         Column(field="title", header="title"),
-        Column(field="paper", header="paper", text=_paper),
         Column(field="claim", header="claim", text=_claim),
     ]
     tables.print_rows(rows, columns, form)
@@ -145,10 +144,6 @@ def _run_row(directory: Any) -> dict[str, Any]:
 
 def _no_runs(home: Path) -> str:
     return f"No runs in {home}. Time one with `bench run`, or name another folder by --results."
-
-
-def _paper(paper: Mapping[str, Any] | None) -> str:
-    return tables.MISSING if paper is None else f"{paper['title']} ({paper['year']})"
 
 
 def _claim(claim: Mapping[str, Any] | None) -> str:

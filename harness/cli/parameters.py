@@ -1,14 +1,17 @@
 """Options and parameter types that several commands share, with shell completion."""
 
+from collections.abc import Callable, Mapping
+
 import click
 from click.shell_completion import CompletionItem
 
 from harness import catalogue
-from harness.cards import SubmissionCard, WorkloadCard
+from harness.cards import C
+from harness.catalogue import Entry
 from harness.errors import UsageError
 
 
-class WorkloadName(click.ParamType):
+class WorkloadName(click.ParamType[str]):
     """The name of a workload or of a family; completes from the catalogue."""
 
     name = "workload"
@@ -20,13 +23,12 @@ class WorkloadName(click.ParamType):
         incomplete: str,
     ) -> list[CompletionItem]:
         """Return the matching families and full names."""
-        cards = [entry.card for entry in _quietly(catalogue.workloads)]
-        names = {card.family: "" for card in cards if isinstance(card, WorkloadCard)}
-        names |= {card.name: card.title for card in cards if isinstance(card, WorkloadCard)}
+        cards = _cards(catalogue.workloads)
+        names = {card.family: "" for card in cards} | {card.name: card.title for card in cards}
         return _matching(names, incomplete)
 
 
-class SubmissionName(click.ParamType):
+class SubmissionName(click.ParamType[str]):
     """The name of a submission, or a file; completes from the catalogue."""
 
     name = "submission"
@@ -40,21 +42,21 @@ class SubmissionName(click.ParamType):
         """Return the matching names; a path is completed by the shell."""
         if incomplete.startswith((".", "/", "~")):
             return [CompletionItem(incomplete, type="file")]
-        cards = [entry.card for entry in _quietly(catalogue.submissions)]
-        names = {card.name: card.title for card in cards if isinstance(card, SubmissionCard)}
-        return _matching(names, incomplete)
+        before, plus, last = incomplete.rpartition("+")
+        names = {card.name: card.title for card in _cards(catalogue.submissions)}
+        return _matching(names, last, before + plus)
 
 
-def _quietly(entries):  # type: ignore[no-untyped-def]
+def _cards(entries: Callable[[], Mapping[str, Entry[C]]]) -> list[C]:
     try:
-        return entries().values()
+        return [entry.card for entry in entries().values()]
     except UsageError:  # a broken card must not print into somebody's prompt
-        return ()
+        return []
 
 
-def _matching(names: dict[str, str], incomplete: str) -> list[CompletionItem]:
+def _matching(names: Mapping[str, str], incomplete: str, before: str = "") -> list[CompletionItem]:
     return [
-        CompletionItem(name, help=text)
+        CompletionItem(before + name, help=text)
         for name, text in names.items()
         if name.startswith(incomplete)
     ]

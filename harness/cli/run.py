@@ -1,5 +1,6 @@
 """`bench run`: time a submission on a workload."""
 
+import math
 import os
 import re
 import signal
@@ -29,6 +30,29 @@ _BYTE_UNITS = {
 }  # fmt: skip
 
 
+MAX_BYTES = 2**60
+MAX_PACES = 1e9  # at a microsecond a pace still a quarter of an hour, at a second 30 years
+MAX_SEED = 2**63 - 1
+
+
+class Paces(click.ParamType[float]):
+    """A positive number of reference steps; click's own float range lets NaN through."""
+
+    name = "paces"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not 0 < number <= MAX_PACES:
+            self.fail(f"{value!r} is no budget. Legal: a number in (0, {MAX_PACES:g}].", param, ctx)
+        return number
+
+
 class Bytes(click.ParamType[int]):
     """A size: a number of bytes, or one with a unit."""
 
@@ -41,9 +65,11 @@ class Bytes(click.ParamType[int]):
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip().lower())
-        if not match or match[2] not in _BYTE_UNITS or float(match[1]) <= 0:
+        unit = _BYTE_UNITS.get(match[2]) if match else None
+        size = float(match[1]) * unit if match and unit else 0.0
+        if not 1 <= size <= MAX_BYTES:
             self.fail(f"{value!r} is no size. Examples: 800MB, 2GiB, 1500000000.", param, ctx)
-        return int(float(match[1]) * _BYTE_UNITS[match[2]])
+        return int(size)
 
 
 @click.command()
@@ -57,8 +83,10 @@ class Bytes(click.ParamType[int]):
 @click.option(
     "-w", "--workload", type=WorkloadName(), required=True, help="See `bench list workloads`."
 )
-@click.option("--seed", type=click.IntRange(min=0), help="The run's seed. [default: 0]")
-@click.option("--seeds", type=click.IntRange(min=1), metavar="K", help="K runs, seeds 0 … K-1.")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), help="The run's seed. [default: 0]")
+@click.option(
+    "--seeds", type=click.IntRange(1, 10_000), metavar="K", help="K runs, seeds 0 … K-1."
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a hyperparameter; repeat."
 )
@@ -66,7 +94,7 @@ class Bytes(click.ParamType[int]):
 @results_option
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Paces(),
     metavar="PACES",
     help="Give up after so many reference steps' time. [default: the workload's]",
 )
@@ -139,6 +167,9 @@ def run(
                 detail = carry_out(chosen, number, display, interrupted=interrupt.asked)
             except KeyboardInterrupt:  # before this seed's run began
                 break
+            except UsageError:
+                display.close()
+                raise
             except OSError as error:
                 display.close()
                 click.echo(

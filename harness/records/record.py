@@ -76,15 +76,22 @@ def read_run(directory: RunDirectory) -> RunDetail:
 
 
 def summarise(spec: RunSpec, events: list[Event]) -> RunDetail:
-    """Fold a run's events into its record."""
+    """Fold a run's events into its record.
+
+    Raises:
+        msgspec.ValidationError: the evaluation that counts is missing from the log.
+    """
     evaluations = [event for event in events if isinstance(event, Evaluation)]
     started = next((event for event in events if isinstance(event, Started)), None)
     ended = next((event for event in events if isinstance(event, Ended)), None)
     if ended is None:
         ended = _interrupted(evaluations)
     by_index = {evaluation.index: evaluation for evaluation in evaluations}
-    credited = None if ended.credited is None else by_index.get(ended.credited)
-    first = None if ended.first_crossing is None else by_index.get(ended.first_crossing)
+    for index in (ended.credited, ended.first_crossing):
+        if index is not None and index not in by_index:
+            raise msgspec.ValidationError(f"the event log has lost evaluation {index}")
+    credited = None if ended.credited is None else by_index[ended.credited]
+    first = None if ended.first_crossing is None else by_index[ended.first_crossing]
     best: float | None = None
     for evaluation in evaluations:
         if evaluation.value is not None and spec.workload.metric.better(evaluation.value, best):

@@ -1,6 +1,6 @@
 """Evaluates exported weights on the data that only the referee holds."""
 
-import mmap
+import os
 from collections.abc import Mapping
 
 import torch
@@ -73,8 +73,16 @@ class Evaluator:
             return self._workload.evaluate(self._model, data)
 
     def _read(self, size: int) -> dict[str, Tensor]:
+        # Read, not mapped: a mapping of a file that is cut short kills its reader.
+        available = os.fstat(self._descriptor).st_size
+        if not 0 < size <= available:
+            raise WrongWeightsError(
+                f"{size:,} bytes of weights were announced and {available:,} written"
+            )
+        content = bytearray()
+        while len(content) < size:
+            content += os.pread(self._descriptor, size - len(content), len(content))
         try:
-            with mmap.mmap(self._descriptor, size, access=mmap.ACCESS_READ) as content:
-                return load(content[:])
-        except (SafetensorError, ValueError, OSError) as error:
+            return load(bytes(content))
+        except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise WrongWeightsError(f"the exported weights cannot be read: {error}") from None

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from harness import messages
 from harness.clock import Stopwatch
-from harness.events import Ended, Evaluation, NoteTaken, Outcome, Started
-from harness.messages import FromTrainee, ProtocolError
+from harness.events import Ended, Evaluation, NoteTaken, Started
 from harness.paces import median_ns
+from harness.referee.conversation import Conversation, breach
 from harness.referee.observer import Observer, Recorder, Status
-from harness.referee.target import find_crossings
+from harness.referee.target import Crossings, find_crossings
 from harness.referee.trainee_process import TraineeProcess
+from harness.referee.verdict import RunOverError, Verdict
 from harness.spec import RunSpec
+from harness.telemetry.reading import TelemetrySummary
 from harness.telemetry.sampler import Sampler
 
 if TYPE_CHECKING:  # torch loads while the trainee loads it too, not before
@@ -37,21 +39,6 @@ class Patience:
     export_s: float = 60.0
     farewell_s: float = 5.0
     pace_after_s: float = 0.6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Verdict:
-    outcome: Outcome
-    reason: str
-    traceback: str | None = None
-
-
-class _RunOverError(Exception):
-    """Carries the verdict out of the loop."""
-
-    def __init__(self, outcome: Outcome, reason: str, traceback: str | None = None) -> None:
-        super().__init__(reason)
-        self.verdict = _Verdict(outcome=outcome, reason=reason, traceback=traceback)
 
 
 class Referee:
@@ -86,6 +73,13 @@ class Referee:
         self._interrupted = interrupted
         self._device_taints = device_taints
         self._patience = patience or Patience()
+        self._conversation = Conversation(
+            trainee,
+            poll_s=self._patience.poll_s,
+            farewell_s=self._patience.farewell_s,
+            between=self._between_messages,
+            note=self._note,
+        )
         self._sampler = make_sampler(trainee.pid, recorder.reading)
         self._clock = Stopwatch()
         self._evaluations: list[Evaluation] = []
@@ -100,45 +94,21 @@ class Referee:
         self._reference_step: ReferenceStep | None = None
 
     def run(self) -> Ended:
-        """Carry the run through to its end, which is also the last event written."""
+        """Carry the run through to its end, which is also the last event written.
+
+        Raises:
+            OSError: the recorder could not write. Nothing is measured any more, but the trainee
+                is still there: its owner closes it.
+        """
         self._observer.preparing(self._spec, self.status)
         try:
-            self._prepare()
-            self._start()
-            while True:
-                self._handle(self._next_message())
-        except _RunOverError as over:
-            verdict = over.verdict
+            verdict = self._train()
+            self._observer.finishing(verdict.outcome, verdict.reason)
+            totals = self.status()
+            self._dismiss(verdict.reason)
         finally:
-            if self._clock.running:
-                self._stop_clock()
-        self._observer.finishing(verdict.outcome, verdict.reason)
-        totals = self.status()
-        self._dismiss(verdict.reason)
-        telemetry = self._sampler.stop()
-        pace_after_ns = None if verdict.outcome == "interrupted" else self._measure_pace()
-        crossings = find_crossings(
-            self._evaluations, self._spec.workload.metric, self._spec.budget_ns
-        )
-        figures = asdict(telemetry)
-        taints = [*self._device_taints(), *figures.pop("taints")]
-        taints += self._speed_taints(pace_after_ns)
-        ended = Ended(
-            outcome=verdict.outcome,
-            reason=verdict.reason,
-            traceback=verdict.traceback,
-            elapsed_ns=self._clock.elapsed_ns,
-            compile_ns=self._compile_ns,
-            steps=totals.steps,
-            examples=totals.examples,
-            model_passes=totals.model_passes,
-            credited=crossings.credited,
-            first_crossing=crossings.first,
-            interpolated_crossing_ns=crossings.interpolated_ns,
-            taints=taints,
-            pace_after_ns=pace_after_ns,
-            telemetry=figures,
-        )
+            telemetry = self._sampler.stop()
+        ended = self._sum_up(verdict, totals, telemetry)
         self._recorder.event(ended)
         self._observer.ended(ended)
         return ended
@@ -157,13 +127,25 @@ class Referee:
 
     # -- the phases ------------------------------------------------------------------------
 
+    def _train(self) -> Verdict:
+        """Carry the run through until something settles it."""
+        try:
+            self._prepare()
+            self._start()
+            while True:
+                self._handle(self._next_message())
+        except RunOverError as over:
+            return over.verdict
+        finally:
+            if self._clock.running:
+                self._stop_clock()
+
     def _prepare(self) -> None:
-        self._send(messages.Prepare(spec=self._spec))
+        self._conversation.send(messages.Prepare(spec=self._spec))
         self._load_evaluator()
-        message = self._receive(self._patience.prepare_s, "while it prepared")
-        if not isinstance(message, messages.Ready):
-            self._unexpected(message, "Ready")
-        assert isinstance(message, messages.Ready)
+        message = self._conversation.expect(
+            messages.Ready, self._patience.prepare_s, "while it prepared"
+        )
         self._sampler.set_idle_baseline()
         self._sampler.start()
         self._recorder.event(Started(unix_ns=time.time_ns(), import_ns=message.import_ns))
@@ -183,19 +165,17 @@ class Referee:
     def _start(self) -> None:
         self._observer.started()
         self._start_clock()
-        self._send(messages.Start())
+        self._conversation.send(messages.Start())
 
-    def _handle(self, message: FromTrainee) -> None:
+    def _handle(self, message: messages.FromTrainee) -> None:
         if isinstance(message, messages.Evaluate):
             self._evaluate(message)
-        elif isinstance(message, messages.Note):
-            self._note(message)
         elif isinstance(message, messages.Finished):
-            self._stop_clock()
-            self._compile_ns = message.compile_ns
+            elapsed_ns = self._stop_clock()
+            self._note_compilation(message.compile_ns, elapsed_ns)
             raise self._out_of_budget(f"the submission ended its training: {message.reason}")
         else:
-            self._unexpected(message, "Evaluate")
+            raise breach(message, "Evaluate")
 
     def _evaluate(self, message: messages.Evaluate) -> None:
         elapsed_ns = self._stop_clock()  # first of all
@@ -204,18 +184,15 @@ class Referee:
         passes = shared.model_passes
         off_grid = passes < self._next_due
         if off_grid and not self._forced:
-            raise _RunOverError(
+            raise RunOverError(
                 "disqualified",
                 f"an evaluation after {passes:,} model passes, before the one due at "
                 f"{self._next_due:,}",
             )
-        if message.compile_ns < self._compile_ns or message.compile_ns > elapsed_ns:
-            raise _RunOverError("disqualified", "an impossible compilation time was reported")
-        self._compile_ns = message.compile_ns
-        exported = self._receive(self._patience.export_s, "while it exported its weights")
-        if not isinstance(exported, messages.Exported):
-            self._unexpected(exported, "Exported")
-        assert isinstance(exported, messages.Exported)
+        self._note_compilation(message.compile_ns, elapsed_ns)
+        exported = self._conversation.expect(
+            messages.Exported, self._patience.export_s, "while it exported its weights"
+        )
         export_ns = time.perf_counter_ns() - paused_at_ns
         self._awaits_word = True
 
@@ -233,7 +210,16 @@ class Referee:
         self._trainee.resume()
         self._awaits_word = False
         self._start_clock()
-        self._send(messages.Resume())
+        self._conversation.send(messages.Resume())
+
+    def _note_compilation(self, compile_ns: int, elapsed_ns: int) -> None:
+        if not self._compile_ns <= compile_ns <= elapsed_ns:
+            raise RunOverError(
+                "disqualified",
+                f"{compile_ns / 1e9:g} s of compilation were reported after {elapsed_ns / 1e9:g} s "
+                f"in all, {self._compile_ns / 1e9:g} s the time before",
+            )
+        self._compile_ns = compile_ns
 
     def _measure(
         self,
@@ -243,22 +229,20 @@ class Referee:
         off_grid: bool,
         export_ns: int,
     ) -> Evaluation:
-        from harness.referee.evaluator import (
-            NotFiniteWeightsError,
-            WrongWeightsError,
-        )
+        from harness.referee.evaluator import NotFiniteWeightsError, WrongWeightsError
 
         assert self._evaluator is not None
         metric = self._spec.workload.metric
         begun_ns = time.perf_counter_ns()
-        value, metrics, test_value = math.nan, {}, None
+        value, test_value = math.nan, None
+        metrics: dict[str, float] = {}
         try:
             self._evaluator.load(size)
             value, metrics = self._evaluator.evaluate()
             if metric.meets(value):
                 test_value = self._evaluator.test()
         except WrongWeightsError as error:
-            raise _RunOverError("disqualified", str(error)) from None
+            raise RunOverError("disqualified", str(error)) from None
         except NotFiniteWeightsError:
             pass  # the value stays NaN: recorded as missing, judged as diverged
         shared = self._trainee.counters
@@ -283,17 +267,17 @@ class Referee:
         """End the run here if this evaluation settles it."""
         metric = self._spec.workload.metric
         if evaluation.value is None:
-            raise _RunOverError(
+            raise RunOverError(
                 "diverged", f"weights or {metric.name} not finite after {evaluation.steps:,} steps"
             )
         if self._trainee.counters.not_finite:
-            raise _RunOverError(
+            raise RunOverError(
                 "diverged",
                 f"a training loss was not finite in the {evaluation.steps:,} steps so far",
             )
-        crossings = find_crossings(self._evaluations, metric, self._spec.budget_ns)
+        crossings = self._crossings()
         if crossings.credited is not None:
-            raise _RunOverError(
+            raise RunOverError(
                 "reached",
                 f"{metric.name} met {metric.target:g} and the next evaluation confirmed it",
             )
@@ -302,101 +286,55 @@ class Referee:
 
     # -- waiting ---------------------------------------------------------------------------
 
-    def _next_message(self) -> FromTrainee:
+    def _next_message(self) -> messages.FromTrainee:
         """Wait for the trainee while it trains; watch budget, grid and silence meanwhile."""
-        patience = self._patience
-        silence_ns = max(
-            patience.silence_floor_s * 1e9, SILENT_INTERVALS * self._spec.reference_interval_ns
-        )
+        interval_ns = self._spec.reference_interval_ns
+        silence_ns = max(self._patience.silence_floor_s * 1e9, SILENT_INTERVALS * interval_ns)
+        pending = self._crossings().pending
         steps = self._trainee.counters.steps
         heard_at_ns = self._clock.elapsed_ns
-        while not self._trainee.pipe.wait(patience.poll_s):
-            self._between_polls()
+
+        def watch() -> None:
+            nonlocal steps, heard_at_ns
             now_ns = self._clock.elapsed_ns
             if self._trainee.counters.steps != steps:
                 steps = self._trainee.counters.steps
                 heard_at_ns = now_ns
-            crossings = find_crossings(
-                self._evaluations, self._spec.workload.metric, self._spec.budget_ns
-            )
-            if now_ns > self._spec.budget_ns and not crossings.pending:
+            if now_ns > self._spec.budget_ns and not pending:
                 raise self._out_of_budget("the budget is used up")
-            overdue_ns = OVERDUE_INTERVALS * self._spec.reference_interval_ns
-            if not self._forced and now_ns - self._last_evaluated_ns > overdue_ns:
+            overdue_ns = now_ns - self._last_evaluated_ns - OVERDUE_INTERVALS * interval_ns
+            if not self._forced and overdue_ns > 0:
                 self._forced = True
                 self._trainee.counters.ask_for_evaluation()
             if now_ns - heard_at_ns > silence_ns:
-                raise _RunOverError(
+                raise RunOverError(
                     "timeout",
                     f"no step and no message for {(now_ns - heard_at_ns) / 1e9:.0f} s "
                     f"after step {steps:,}",
                 )
-        return self._read()
 
-    def _receive(self, patience_s: float, when: str) -> FromTrainee:
-        """Wait for a message off the clock; notes are taken on the way."""
-        deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline:
-            if self._trainee.pipe.wait(self._patience.poll_s):
-                message = self._read()
-                if not isinstance(message, messages.Note):
-                    return message
-                self._note(message)
-            self._between_polls()
-        raise _RunOverError("timeout", f"the trainee was silent for {patience_s:.0f} s {when}")
+        return self._conversation.next(watch)
 
-    def _between_polls(self) -> None:
+    def _between_messages(self) -> None:
         self._recorder.beat()
         if self._interrupted():
-            raise _RunOverError("interrupted", "interrupted by the user")
-
-    def _read(self) -> FromTrainee:
-        try:
-            message = self._trainee.pipe.receive()
-        except EOFError:
-            raise self._gone() from None
-        except ProtocolError as error:
-            raise _RunOverError("disqualified", str(error)) from None
-        if isinstance(message, messages.Failed):
-            outcome: Outcome = "crashed" if message.kind == "exception" else message.kind
-            raise _RunOverError(outcome, message.summary, message.traceback)
-        return message
-
-    def _send(self, message: messages.FromReferee) -> None:
-        try:
-            self._trainee.pipe.send(message)
-        except OSError:
-            # It may have said why before it went.
-            while self._trainee.pipe.wait(0):
-                self._read()
-            raise self._gone() from None
-
-    def _gone(self) -> _RunOverError:
-        """Return the end for a trainee that closed the pipe without a word."""
-        if not self._trainee.wait(self._patience.farewell_s):
-            return _RunOverError("disqualified", "the trainee closed the pipe and went on")
-        words = self._trainee.exit_in_words()
-        if self._trainee.killed_by_kernel_for_memory():
-            return _RunOverError("out_of_memory", f"{words}: the machine ran out of memory")
-        return _RunOverError("crashed", words)
-
-    def _unexpected(self, message: FromTrainee, expected: str) -> None:
-        raise _RunOverError(
-            "disqualified", f"{type(message).__name__} was sent where {expected} was due"
-        )
+            raise RunOverError("interrupted", "interrupted by the user")
 
     def _note(self, message: messages.Note) -> None:
         self._recorder.event(
             NoteTaken(elapsed_ns=self._clock.elapsed_ns, key=message.key, value=message.value)
         )
 
-    def _out_of_budget(self, reason: str) -> _RunOverError:
-        crossings = find_crossings(
-            self._evaluations, self._spec.workload.metric, self._spec.budget_ns
-        )
-        if crossings.first is not None:
-            reason = f"unconfirmed: the target was met, but not twice running; {reason}"
-        return _RunOverError("budget", reason)
+    def _crossings(self) -> Crossings:
+        return find_crossings(self._evaluations, self._spec.workload.metric, self._spec.budget_ns)
+
+    def _out_of_budget(self, reason: str) -> RunOverError:
+        first = self._crossings().first
+        if first is not None:
+            in_time = self._evaluations[first].elapsed_ns <= self._spec.budget_ns
+            how = "not twice running" if in_time else "only beyond the budget"
+            reason = f"unconfirmed: the target was met, but {how}; {reason}"
+        return RunOverError("budget", reason)
 
     # -- the clock and the end -------------------------------------------------------------
 
@@ -423,6 +361,30 @@ class Referee:
                 self._trainee.pipe.send(messages.Stop(reason=reason))
             self._trainee.wait(self._patience.farewell_s)
         self._trainee.kill()
+
+    def _sum_up(self, verdict: Verdict, totals: Status, telemetry: TelemetrySummary) -> Ended:
+        interrupted = verdict.outcome == "interrupted"  # the user wants the prompt back
+        pace_after_ns = None if interrupted else self._measure_pace()
+        crossings = self._crossings()
+        figures = asdict(telemetry)
+        taints = [*self._device_taints(), *figures.pop("taints")]
+        return Ended(
+            outcome=verdict.outcome,
+            reason=verdict.reason,
+            traceback=verdict.traceback,
+            elapsed_ns=self._clock.elapsed_ns,
+            compile_ns=self._compile_ns,
+            steps=totals.steps,
+            examples=totals.examples,
+            model_passes=totals.model_passes,
+            # A run whose confirming evaluation found a loss that was not finite has diverged.
+            credited=crossings.credited if verdict.outcome == "reached" else None,
+            first_crossing=crossings.first,
+            interpolated_crossing_ns=crossings.interpolated_ns,
+            taints=taints + self._speed_taints(pace_after_ns),
+            pace_after_ns=pace_after_ns,
+            telemetry=figures,
+        )
 
     def _measure_pace(self) -> int | None:
         if self._reference_step is None:

@@ -1,13 +1,13 @@
 """Starts, stops, continues and ends the trainee's process tree, and reads why it ended."""
 
 import contextlib
-import multiprocessing
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -15,68 +15,62 @@ import psutil
 import harness
 from harness.counters import SIZE_BYTES, Counters, create_shared_file
 from harness.messages import RefereeEnd
+from harness.referee import guardian
 
+TRAINEE_MODULE = "harness.trainee"
 STOPPED_WITHIN_S = 2.0
+_POLL_S = 0.005
 
 
 class TraineeProcess:
     """A running trainee: its pipe, its counters, the file of its weights."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], pipe: RefereeEnd, counters: int, weights: int
+        self,
+        process: subprocess.Popen[bytes],
+        mark: str,
+        pipe: RefereeEnd,
+        counters: int,
+        weights: int,
+        lifeline: int,
     ) -> None:
         self.pipe = pipe
         self.counters = Counters(counters)
         self.weights_descriptor = weights
         self._counters_descriptor = counters
         self._process = process
+        self._mark = mark
+        self._lifeline = lifeline
+        self._killed = False
         self._kernel_kills = _kernel_out_of_memory_kills()
 
     @classmethod
-    def spawn(
-        cls, *, cores: list[int], threads: int, output: Path, environment: Mapping[str, str]
-    ) -> "TraineeProcess":
+    def spawn(cls, *, cores: list[int], threads: int, output: Path) -> "TraineeProcess":
         """Start a fresh interpreter in its own session, pinned to `cores`.
+
+        The calling thread must outlive the trainee: the kernel kills the trainee when it ends.
 
         Args:
             cores: logical CPUs; empty: unpinned.
             threads: compute threads of torch's pools.
             output: file for what it prints.
-            environment: variables on top of this process's.
         """
-        ours, theirs = multiprocessing.Pipe(duplex=True)
-        counters = create_shared_file("timetrial-counters", SIZE_BYTES)
-        weights = create_shared_file("timetrial-weights", 0)
-        inherited = (theirs.fileno(), counters, weights)
-        root = str(Path(harness.__file__).parents[1])
-        paths = [root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        variables = {
-            **os.environ,
-            # Workers that spin while they wait steal the very cores that are timed.
-            "OMP_WAIT_POLICY": "passive",
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-            **environment,
-        }
-        arguments = ("--pipe", "--counters", "--weights")
-        command = [sys.executable, "-P", "-m", "harness.trainee", "--parent", str(os.getpid())]
-        for name, descriptor in zip(arguments, inherited, strict=True):
-            command += [name, str(descriptor)]
-        command += ["--cores", ",".join(map(str, cores))]
-        with output.open("ab") as sink:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                pass_fds=inherited,
-                env=variables,
-                start_new_session=True,  # a Ctrl-C in the terminal is the referee's to handle
-            )
-        theirs.close()
-        return cls(process, RefereeEnd(ours), counters, weights)
+        with contextlib.ExitStack() as on_failure:
+            ours, theirs = socket.socketpair()
+            on_failure.callback(ours.close)
+            with theirs:
+                counters = create_shared_file("timetrial-counters", SIZE_BYTES)
+                on_failure.callback(os.close, counters)
+                weights = create_shared_file("timetrial-weights", 0)
+                on_failure.callback(os.close, weights)
+                mark = secrets.token_hex(16)
+                process = _start((theirs.fileno(), counters, weights), cores, threads, output, mark)
+            on_failure.callback(process.wait)
+            on_failure.callback(process.kill)
+            lifeline = _start_guardian(mark, process.pid)
+            trainee = cls(process, mark, RefereeEnd(ours), counters, weights, lifeline)
+            on_failure.pop_all()
+        return trainee
 
     @property
     def pid(self) -> int:
@@ -90,40 +84,57 @@ class TraineeProcess:
             return
         deadline = time.monotonic() + STOPPED_WITHIN_S
         while time.monotonic() < deadline:
-            # WNOWAIT leaves an exit to be collected by Popen.
+            # WNOWAIT leaves an exit to be collected by `kill`.
             options = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
-            with contextlib.suppress(ChildProcessError):
-                if os.waitid(os.P_PID, self.pid, options) is None:
-                    time.sleep(0.0005)
-                    continue
-            return
+            if os.waitid(os.P_PID, self.pid, options) is not None:
+                return
+            time.sleep(_POLL_S / 10)
 
     def resume(self) -> None:
         """Let the tree go on (SIGCONT)."""
         self._signal_tree(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the whole tree at once, also when it is stopped."""
+        """End the whole tree at once, also when it is stopped, and what has left the tree."""
+        if self._killed:
+            return
+        self._killed = True
+        # Collected only after the signals: until then nobody else can get its id or its group's.
         self._signal_tree(signal.SIGKILL)
+        guardian.end_marked(self._mark, spare=self.pid)
         self._process.wait()
+
+    def has_ended(self) -> bool:
+        """Return whether the trainee itself has ended; others of its tree may live."""
+        if self._process.returncode is not None:
+            return True
+        if not hasattr(os, "waitid"):
+            return self._process.poll() is not None
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
     def wait(self, timeout_s: float) -> bool:
         """Return whether the trainee has ended within the time."""
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return False
+        deadline = time.monotonic() + timeout_s
+        while not self.has_ended():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_S)
         return True
 
     def close(self) -> None:
         """End what is left of the tree and release the descriptors."""
         self.kill()
+        with contextlib.suppress(BrokenPipeError):  # somebody ended the guardian
+            os.write(self._lifeline, b".")
+        os.close(self._lifeline)
         self.pipe.close()
         os.close(self._counters_descriptor)
         os.close(self.weights_descriptor)
 
     def exit_in_words(self) -> str:
-        """Say how the trainee ended, which it must have."""
+        """Say how the trainee ended, which it must have; what it left running is ended."""
+        assert self.has_ended(), "the trainee still runs"
+        self.kill()
         code = self._process.wait()
         if code >= 0:
             return f"the trainee exited with code {code} without a word"
@@ -152,18 +163,66 @@ class TraineeProcess:
         return total
 
     def _signal_tree(self, number: signal.Signals) -> None:
-        if self._process.poll() is not None and number != signal.SIGKILL:
-            return
         descendants: list[psutil.Process] = []
-        if self._process.returncode is None:
-            with contextlib.suppress(psutil.Error):
-                descendants = psutil.Process(self.pid).children(recursive=True)
-        # The group has the trainee's own id, and outlives it while a member does.
+        with contextlib.suppress(psutil.Error):
+            descendants = psutil.Process(self.pid).children(recursive=True)
+        # The group has the trainee's own id.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
         for process in descendants:  # those that left the group
             with contextlib.suppress(psutil.Error):
                 process.send_signal(number)
+
+
+def _start(
+    inherited: tuple[int, int, int], cores: list[int], threads: int, output: Path, mark: str
+) -> subprocess.Popen[bytes]:
+    """Start the interpreter with the pipe, the counters and the weights as descriptors."""
+    root = str(Path(harness.__file__).parents[1])
+    paths = [root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    variables = {
+        **os.environ,
+        # Workers that spin while they wait steal the very cores that are timed.
+        "OMP_WAIT_POLICY": "passive",
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        guardian.RUN_MARK: mark,
+    }
+    command = [sys.executable, "-P", "-m", TRAINEE_MODULE, "--parent", str(os.getpid())]
+    for name, descriptor in zip(("--pipe", "--counters", "--weights"), inherited, strict=True):
+        command += [name, str(descriptor)]
+    command += ["--cores", ",".join(map(str, cores))]
+    with output.open("ab") as sink:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            pass_fds=inherited,
+            env=variables,
+            start_new_session=True,  # a Ctrl-C in the terminal is the referee's to handle
+        )
+
+
+def _start_guardian(mark: str, group: int) -> int:
+    """Start the guardian of the run; return the descriptor that keeps it asleep."""
+    theirs, ours = os.pipe()
+    try:
+        subprocess.run(
+            [sys.executable, "-I", "-S", guardian.__file__, mark, str(group)],
+            stdin=theirs,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    return ours
 
 
 def _kernel_out_of_memory_kills() -> int:

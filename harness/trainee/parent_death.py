@@ -11,8 +11,8 @@ _PR_SET_PDEATHSIG = 1
 def die_with_parent(parent_pid: int) -> None:
     """Have the kernel kill this process, and the children it forks, when the parent dies.
 
-    Linux only. A child started by another program's `fork` + `exec` keeps no such tie; the
-    referee kills it through the process group when it ends the run.
+    Linux only. A program that is started by `fork` + `exec`, as `subprocess` does, keeps no such
+    tie: the referee ends it with the run, or the guardian does where the referee cannot.
     """
     if sys.platform != "linux":
         return

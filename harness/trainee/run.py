@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness import messages
-from harness.counters import COMPILE_NS, Counters
+from harness.counters import Counters
 from harness.messages import TraineeEnd
 from harness.prepared_data import load_split
 from harness.reference_step import ReferenceStep
@@ -37,17 +37,16 @@ def run(pipe: TraineeEnd, counters_descriptor: int, weights_descriptor: int) -> 
     shared = Counters(counters_descriptor)
     prepare = pipe.receive()
     assert isinstance(prepare, messages.Prepare)
+    limit_bytes = prepare.spec.memory_limit_bytes
+    limited = contextlib.nullcontext() if limit_bytes is None else _data_limit(limit_bytes)
     try:
-        with _limited_memory(prepare.spec.memory_limit_bytes):
+        with limited:
             _prepare_and_train(pipe, shared, weights_descriptor, prepare.spec)
     except _TrainingEndedError:
         return 0
-    except (EOFError, BrokenPipeError):
-        raise
     except Exception as error:  # noqa: BLE001 - every failure becomes an outcome
         pipe.send(_failure(error))
         return 1
-    pipe.send(messages.Finished(reason="the training loop returned", compile_ns=compile_ns()))
     return 0
 
 
@@ -78,18 +77,19 @@ def _prepare_and_train(
     model = workload.build_model().to(device).train()
     torch.manual_seed(spec.streams.submission)
     part = spec.recipe.part("optimizer")
+    assert part is not None
     begun = time.perf_counter_ns()
     optimizer_class = load_class(part)
     import_ns = time.perf_counter_ns() - begun
     compiled_before = compile_ns()
 
     def evaluate(evaluated: nn.Module) -> None:
-        shared.words[COMPILE_NS] = compile_ns() - compiled_before
+        compiled_ns = compile_ns() - compiled_before
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        pipe.send(
-            messages.Evaluate(compile_ns=shared.words[COMPILE_NS], gpu_peak_allocated_bytes=peak)
-        )
-        pipe.send(messages.Exported(size=export_weights(evaluated, weights_descriptor)))
+        pipe.send(messages.Evaluate(compile_ns=compiled_ns, gpu_peak_allocated_bytes=peak))
+        with _data_limit(None):  # the copy is the harness's, not the submission's
+            size = export_weights(evaluated, weights_descriptor)
+        pipe.send(messages.Exported(size=size))
         _await_going_on(pipe)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -106,6 +106,8 @@ def _prepare_and_train(
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise DisqualifiedError(f"{part.name}: {part.class_name} is no torch.optim.Optimizer")
     train(session, model, optimizer, spec.recipe)
+    compiled_ns = compile_ns() - compiled_before
+    pipe.send(messages.Finished(reason="the training loop returned", compile_ns=compiled_ns))
 
 
 def _await_going_on(pipe: TraineeEnd) -> None:
@@ -115,32 +117,39 @@ def _await_going_on(pipe: TraineeEnd) -> None:
 
 
 @contextlib.contextmanager
-def _limited_memory(limit_bytes: int | None) -> Iterator[None]:
-    """Hold the process's data segment (all private writable memory) below the limit.
+def _data_limit(limit_bytes: int | None) -> Iterator[None]:
+    """Hold the process's data segment (all private writable memory) below the limit, None: free.
 
     An allocation over it fails in this process alone and can be reported; the machine never
-    comes under pressure.
+    comes under pressure. The former limit is back at the end, since reporting the failure needs
+    memory too.
     """
-    if limit_bytes is None or sys.platform != "linux":
+    if sys.platform != "linux":
         yield
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, hard))
+    wanted = hard if limit_bytes is None else limit_bytes
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
     try:
         yield
-    finally:  # reporting the failure needs memory too
+    finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _failure(error: Exception) -> messages.Failed:
-    text = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
     summary = f"{type(error).__name__}: {error}".splitlines()[0][:500]
     if isinstance(error, DisqualifiedError):
         return messages.Failed(kind="disqualified", summary=str(error), traceback=text)
-    kind = "out_of_memory" if _is_out_of_memory(error) else "exception"
-    return messages.Failed(kind=kind, summary=summary, traceback=text[-MAX_TRACEBACK_CHARACTERS:])
+    return messages.Failed(
+        kind="out_of_memory" if _is_out_of_memory(error) else "exception",
+        summary=summary,
+        traceback=text,
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -24,11 +24,12 @@ def load_class(part: Part) -> type:
     else:
         assert part.file is not None
         path = Path(part.file)
-        specification = importlib.util.spec_from_file_location(path.stem, path)
+        name = f"timetrial_submission_{path.stem}"  # ./random.py must not hide Python's own
+        specification = importlib.util.spec_from_file_location(name, path)
         assert specification is not None
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
-        sys.modules[path.stem] = module
+        sys.modules[name] = module
         specification.loader.exec_module(module)
     found = vars(module).get(part.class_name)
     if not isinstance(found, type):

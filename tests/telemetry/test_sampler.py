@@ -724,11 +724,3 @@ def test_records_do_not_load_the_measuring_packages() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
-
-
-def test_public_names_resolve() -> None:
-    assert harness.telemetry.Sampler is Sampler
-    for name in harness.telemetry.__all__:
-        assert vars(harness.telemetry).get(name) or harness.telemetry.__getattr__(name)
-    with pytest.raises(AttributeError, match="no attribute 'Stopwatch'"):
-        harness.telemetry.__getattr__("Stopwatch")

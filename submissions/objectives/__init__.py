@@ -1,0 +1,1 @@
+"""Objectives: training losses; file and card side by side."""

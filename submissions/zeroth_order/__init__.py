@@ -1,0 +1,1 @@
+"""Zeroth-order optimizers: they see losses and no gradients."""

@@ -1,0 +1,195 @@
+"""MeZO: two forward passes and a random direction that is never stored.
+
+Malladi et al. 2023, "Fine-Tuning Language Models with Just Forward Passes", NeurIPS,
+arXiv 2305.17333, Algorithm 1. With z ~ N(0, I) drawn from the step's seed:
+
+    g = (L(θ + ε z) - L(θ - ε z)) / 2ε
+    θ ← θ - lr (g z + wd θ)
+
+θ moves in place: + ε z, - 2ε z, then + ε z together with the update, which needs three draws of
+the same z where the authors' code takes four. No gradient buffer exists, and of z one block: 1/32
+of the parameters, so that a step takes little more memory than inference. g stays on the device:
+nothing is read back.
+
+Defaults ε = 1e-3, lr = 1e-6 (the paper: 1e-7 to 1e-6 for models of 350M to 66B parameters; small
+models take far more), weight decay 0. It is made for fine-tuning: from scratch the direction is
+one of too many. The authors evaluate L without dropout; here both passes see the same dropout
+mask. Batch-norm statistics are those of the first pass, at θ + ε z. Half-precision weights get
+float32 draws, but ε z may still be lost in their rounding.
+
+The generator is the optimizer's own, seeded once from torch's global one and never the other way
+round. `seed` and `step` stand in the parameter groups, so that a state dict resumes the sequence.
+`foreach=True` works on all the tensors of a block at once, `foreach=False` on one at a time; both
+draw the same z and agree to rounding.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+# Elements of z that exist at a time: a share of the parameters, within limits. The lower one
+# keeps a small model from falling into kernels of a few elements; the upper one, on a CPU, keeps
+# a block in the cache between its draw and its use.
+BLOCK_SHARE = 32
+SMALLEST_BLOCK = 2**10
+LARGEST_CPU_BLOCK = 2**15
+
+Block = tuple[list[Tensor], Tensor]  # flat pieces of parameters, and their part of z
+
+
+class MeZO(torch.optim.Optimizer):
+    """MeZO. `lr` and `weight_decay` may differ by group and change by step; `eps` is one for all.
+
+    Raises:
+        ValueError: a hyperparameter, of the constructor or of a group, is out of its range.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-6,
+        eps: float = 1e-3,
+        weight_decay: float = 0.0,
+        foreach: bool = True,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "foreach": foreach,
+            "seed": int(torch.randint(2**62, ())),
+            "step": 0,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; what it does not set is the constructor's."""
+        settings = {**self.defaults, **param_group}
+        for name in ("lr", "weight_decay", "eps"):
+            value = settings[name]
+            # A tensor would have to be read back from the device at every step.
+            if isinstance(value, Tensor) or not 0 <= value < math.inf:
+                raise ValueError(f"MeZO: {name} must be a number in [0, inf), not {value!r}")
+        if settings["eps"] == 0 or settings["eps"] != self.defaults["eps"]:
+            raise ValueError(
+                f"MeZO: eps must be above 0 and the same in every group, not {settings['eps']!r}"
+            )
+        super().add_param_group(param_group)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor | float] | None = None) -> Tensor | float:  # type: ignore[override]
+        """Take a step; return the first of the two losses, at θ + ε z.
+
+        Args:
+            closure: returns the loss of the same batch under the same randomness each time; it
+                runs without gradients.
+
+        Raises:
+            RuntimeError: there is no closure.
+        """
+        if closure is None:
+            raise RuntimeError("MeZO: step needs a closure that returns the loss")
+        eps: float = self.param_groups[0]["eps"]
+        self._perturb(eps)
+        loss = closure()
+        self._perturb(-2 * eps)
+        slope = (loss - closure()) / (2 * eps)
+        for group, blocks in self._blocks():
+            lr, wd, foreach = group["lr"], group["weight_decay"], group["foreach"]
+            for thetas, z in blocks:
+                _add(thetas, z, eps, foreach)  # back at the start of the step
+                if wd != 0:
+                    _scale(thetas, 1 - lr * wd, foreach)
+                _add(thetas, z.mul_(slope), -lr, foreach)
+        for group in self.param_groups:
+            group["step"] += 1
+        return loss
+
+    def _perturb(self, scale: float) -> None:
+        """Add `scale` times the step's z to the parameters."""
+        for group, blocks in self._blocks():
+            for thetas, z in blocks:
+                _add(thetas, z, scale, group["foreach"])
+
+    def _blocks(self) -> Iterator[tuple[dict[str, Any], Iterator[Block]]]:
+        """Yield every group with its blocks, always in the same order with the same z.
+
+        The z of a block is overwritten by the next one's.
+        """
+        first = self.param_groups[0]
+        seed = (first["seed"] + first["step"]) % 2**63
+        total = sum(p.numel() for group in self.param_groups for p in group["params"])
+        generators: dict[torch.device, torch.Generator] = {}
+        buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        for group in self.param_groups:
+            yield group, _group_blocks(group["params"], total, seed, generators, buffers)
+
+
+def _group_blocks(
+    params: list[Tensor],
+    total: int,
+    seed: int,
+    generators: dict[torch.device, torch.Generator],
+    buffers: dict[tuple[torch.device, torch.dtype], Tensor],
+) -> Iterator[Block]:
+    by_kind: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for p in params:
+        by_kind.setdefault((p.device, p.dtype), []).append(p)
+    for (device, dtype), thetas in by_kind.items():
+        if device not in generators:
+            generators[device] = torch.Generator(device).manual_seed(seed)
+        kind = device, torch.float32 if dtype.itemsize < 4 else dtype
+        if kind not in buffers:
+            length = max(SMALLEST_BLOCK, total // BLOCK_SHARE)
+            if device.type == "cpu":
+                length = min(length, LARGEST_CPU_BLOCK)
+            buffers[kind] = torch.empty(min(length, total), device=device, dtype=kind[1])
+        buffer = buffers[kind]
+        pieces: list[Tensor] = []
+        filled = 0
+        for view in (view for theta in thetas for view in _flat(theta)):
+            start = 0
+            while start < len(view):
+                pieces.append(view[start : start + len(buffer) - filled])
+                start += len(pieces[-1])
+                filled += len(pieces[-1])
+                if filled == len(buffer):
+                    yield pieces, buffer.normal_(generator=generators[device])
+                    pieces, filled = [], 0
+        if pieces:
+            yield pieces, buffer[:filled].normal_(generator=generators[device])
+
+
+def _flat(theta: Tensor) -> Iterator[Tensor]:
+    """Yield views [n] that cover a parameter: one, unless there are gaps in its memory."""
+    strides = theta.stride()
+    outermost_first = sorted(range(theta.ndim), key=lambda i: strides[i], reverse=True)
+    theta = theta.permute(outermost_first)
+    if theta.is_contiguous():
+        yield theta.view(-1)
+    elif theta.ndim == 1:
+        yield theta
+    else:
+        for row in theta:
+            yield from _flat(row)
+
+
+def _add(thetas: list[Tensor], z: Tensor, scale: float, foreach: bool) -> None:
+    parts = z.split([len(theta) for theta in thetas])
+    if foreach:
+        torch._foreach_add_(thetas, parts, alpha=scale)
+        return
+    for theta, part in zip(thetas, parts, strict=True):
+        theta.add_(part, alpha=scale)
+
+
+def _scale(thetas: list[Tensor], factor: float, foreach: bool) -> None:
+    if foreach:
+        torch._foreach_mul_(thetas, factor)
+        return
+    for theta in thetas:
+        theta.mul_(factor)

@@ -1,0 +1,134 @@
+from collections.abc import Iterator
+
+import click
+
+from harness.cli import COMMANDS, bench
+
+# Every command, option, type and default. A change here is a change to what people's scripts
+# rely on: make it on purpose, and say so in the commit.
+OPTIONS = {
+    "bench": ["--version: flag"],
+    "bench run": [
+        "-s --submission: submission, required",
+        "-w --workload: workload, required",
+        "--seed: integer >=0 <=9223372036854775807",
+        "--seeds: integer >=1 <=10000",
+        "--set: text, repeatable",
+        "--device: text = auto",
+        "--results: text",
+        "--budget: paces",
+        "--memory-limit: bytes",
+        "--clock: cold|warm = cold",
+        "--share: flag",
+        "--json: flag",
+    ],
+    "bench leaderboard": [
+        "-w --workload: workload",
+        "--clock: cold|warm = cold",
+        "--format: table|json|csv|md = table",
+        "--results: text",
+    ],
+    "bench show": [
+        "NAME: run, required",
+        "--source: flag",
+        "--format: table|json = table",
+        "--results: text",
+    ],
+    "bench list": [],
+    "bench list submissions": ["--format: table|json = table"],
+    "bench list workloads": ["--format: table|json = table"],
+    "bench list runs": [
+        "--format: table|json = table",
+        "--results: text",
+        "--limit: integer >=1 = 20",
+    ],
+    "bench query": [
+        "SQL: text",
+        "--schema: flag",
+        "--format: table|json|csv|md = table",
+        "--results: text",
+    ],
+    "bench db": [],
+    "bench db rebuild": ["--results: text"],
+    "bench runs": [],
+    "bench runs rm": ["NAMES: run, required, repeatable", "--yes: flag", "--results: text"],
+    "bench pace": [
+        "-w --workload: workload, required",
+        "--device: text = auto",
+        "--measure: flag",
+        "--format: table|json = table",
+        "--results: text",
+    ],
+}
+
+
+def commands(
+    command: click.Command, name: str, context: click.Context
+) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            assert found is not None
+            yield from commands(found, f"{name} {below}", context)
+
+
+def described(parameter: click.Parameter, context: click.Context) -> str:
+    name = " ".join(parameter.opts + parameter.secondary_opts)
+    if isinstance(parameter, click.Argument):
+        name = name.upper()
+    assert parameter.envvar is None
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        assert parameter.get_default(context) is not True
+        return f"{name}: flag"
+    kind = parameter.type
+    if isinstance(kind, click.Choice):
+        text = "|".join(kind.choices)
+    elif isinstance(kind, click.IntRange | click.FloatRange):
+        assert (kind.clamp, kind.max_open) == (False, False)
+        text = kind.name.removesuffix(" range")
+        text += "" if kind.min is None else f" >{'' if kind.min_open else '='}{kind.min}"
+        text += "" if kind.max is None else f" <={kind.max}"
+    else:
+        text = kind.name
+    text += ", required" if parameter.required else ""
+    text += ", repeatable" if parameter.multiple or parameter.nargs == -1 else ""
+    default = parameter.get_default(context)
+    given = isinstance(default, str | int | float)  # click has a mark of its own for none
+    return f"{name}: {text}" + (f" = {default}" if given else "")
+
+
+def test_the_command_line_is_this_table() -> None:
+    context = click.Context(bench)
+    found = {
+        name: [described(parameter, context) for parameter in command.params]
+        for name, command in commands(bench, "bench", context)
+    }
+    assert found == OPTIONS
+
+
+def test_every_command_and_option_says_what_it_is_for() -> None:
+    context = click.Context(bench)
+    for name, command in commands(bench, "bench", context):
+        assert command.help, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.opts[0]}"
+
+
+def test_one_option_means_the_same_everywhere() -> None:
+    context = click.Context(bench)
+    names: dict[str, set[str | None]] = {}
+    for _, command in commands(bench, "bench", context):
+        for parameter in command.params:
+            for option in parameter.opts:
+                names.setdefault(option, set()).add(parameter.name)
+    assert {option for option, meanings in names.items() if len(meanings) > 1} == set()
+
+
+def test_the_help_lists_every_command_without_importing_it() -> None:
+    context = click.Context(bench)
+    text = bench.get_help(context)
+    for name, (_, _, line) in COMMANDS.items():
+        assert f"  {name} " in text
+        assert line in text

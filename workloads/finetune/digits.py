@@ -1,0 +1,161 @@
+"""finetune/digits: odd or even, on digits turned by 40°, from a body trained on upright ones.
+
+What is trained is a head on frozen features, 66 numbers: few enough for methods that see
+losses only and no gradients, whose steps grow with the dimension they search.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.workload import PretrainedWorkload
+from workloads.digit_images import (
+    CLASSES,
+    PIXELS,
+    accuracy_and_loss,
+    base_images,
+    distort,
+    random_distortions,
+    split_ids,
+)
+
+HIDDEN = 64
+FEATURES = 32
+PARITIES = 2  # 0: even, 1: odd
+
+SPLIT_SEED = 1797
+COPIES = {"training": 8, "evaluation": 13, "test": 13}  # fixed distortions of each base image
+MATRIX_RANGE = 8  # ± 0.13: rotation, shear and scale together, around the turn
+SHIFT_RANGE = 10  # ± 0.63 pixels
+# Turned by 40°: 64 (cos 40° - 1) = -15.0 and 64 sin 40° = 41.1.
+TURN = ((-15, -41), (41, -15))
+
+PRETRAINING_SEED = 0
+PRETRAINING_STEPS = 2000
+PRETRAINING_BATCH = 64
+PRETRAINING_LR = 3e-3
+PRETRAINING_COPIES = 4
+PRETRAINING_MATRIX_RANGE = 6
+PRETRAINING_SHIFT_RANGE = 8
+
+
+class Classifier(nn.Module):
+    """Inputs [B, 64] → 64 rectified units → 32 features, normalised → logits [B, classes].
+
+    Each example's features are centred and scaled on their own: no statistics of a batch,
+    which a probe with perturbed weights would disturb.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(PIXELS * PIXELS, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, FEATURES),
+            nn.LayerNorm(FEATURES, elementwise_affine=False),
+        )
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(inputs))
+        return logits
+
+
+class FinetuneDigits(PretrainedWorkload):
+    """The 7,976 training examples are the same in every epoch and every run."""
+
+    head_parameters: ClassVar[frozenset[str]] = frozenset({"head.weight", "head.bias"})
+
+    def prepare(self) -> dict[str, dict[str, Tensor]]:
+        """Return the splits: `images` float32 [N, 64] in 0 … 1, `labels` int64 [N], 1 for odd.
+
+        The copies of one base image stand together, and all in one split.
+        """
+        import numpy as np
+
+        images, labels = base_images()
+        random = np.random.RandomState(SPLIT_SEED)
+        turn = torch.tensor(TURN)
+        splits = {}
+        for name, base_ids in split_ids(labels, random).items():
+            ids = base_ids.repeat_interleave(COPIES[name])
+            matrix, shift = random_distortions(random, len(ids), MATRIX_RANGE, SHIFT_RANGE)
+            distorted = distort(images[ids], matrix + turn, shift).flatten(1)
+            splits[name] = {"images": distorted, "labels": labels[ids] % PARITIES}
+        return splits
+
+    def pretrain(self) -> dict[str, Tensor]:
+        """Return a body trained to tell the ten digits apart upright, and a head made from its own.
+
+        The odd digits' row of the head is the mean of their five rows, the even ones' likewise.
+        Only base images of the training split are seen. 2,000 steps of Adam on one thread,
+        with a linear decay; the thread count and the global generator are put back.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+                torch.manual_seed(PRETRAINING_SEED)
+                trained = _trained_on_upright_digits()
+        finally:
+            torch.set_num_threads(threads)
+        weights = dict(trained.named_parameters()) | dict(trained.named_buffers())
+        for name in self.head_parameters:
+            rows = weights[name]
+            weights[name] = torch.stack([rows[kind::PARITIES].mean(0) for kind in range(PARITIES)])
+        return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+    def build_model(self) -> nn.Module:
+        """Return the classifier for two classes, its body frozen (`requires_grad` is off)."""
+        model = Classifier(PARITIES)
+        model.body.requires_grad_(False)
+        return model
+
+    def training_batch(
+        self,
+        data: Mapping[str, Tensor],
+        indices: Tensor,
+        generator: torch.Generator,  # noqa: ARG002 - the distortions are part of the data
+    ) -> tuple[Tensor, Tensor]:
+        """Return inputs float32 [B, 64] and labels int64 [B]."""
+        return data["images"][indices], data["labels"][indices]
+
+    def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return uniform noise as inputs and uniform labels, on the generator's device."""
+        device = generator.device
+        inputs = torch.rand(batch_size, PIXELS * PIXELS, generator=generator, device=device)
+        labels = torch.randint(PARITIES, (batch_size,), generator=generator, device=device)
+        return inputs, labels
+
+    def per_example_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        """Return the cross-entropies in nats, shape [B]."""
+        return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
+
+    def evaluate(self, model: nn.Module, data: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return `accuracy` (a fraction) and `loss` (mean cross-entropy in nats, unsmoothed)."""
+        return accuracy_and_loss(model, data)
+
+
+def _trained_on_upright_digits() -> Classifier:
+    import numpy as np
+
+    images, labels = base_images()
+    random = np.random.RandomState(SPLIT_SEED)
+    ids = split_ids(labels, random)["training"].repeat_interleave(PRETRAINING_COPIES)
+    distortions = random_distortions(
+        random, len(ids), PRETRAINING_MATRIX_RANGE, PRETRAINING_SHIFT_RANGE
+    )
+    inputs, targets = distort(images[ids], *distortions).flatten(1), labels[ids]
+    model = Classifier(CLASSES)
+    optimizer = torch.optim.Adam(model.parameters(), lr=PRETRAINING_LR)
+    for step in range(PRETRAINING_STEPS):
+        optimizer.param_groups[0]["lr"] = PRETRAINING_LR * (1 - step / PRETRAINING_STEPS)
+        batch = torch.randint(len(ids), (PRETRAINING_BATCH,))
+        loss = F.cross_entropy(model(inputs[batch]), targets[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model

@@ -1,0 +1,1 @@
+"""Decoder-only transformers on sequences of tokens."""
