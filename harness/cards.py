@@ -175,6 +175,7 @@ class WorkloadCard(CatalogueCard, frozen=True, kw_only=True):
     recipe: ReferenceRecipe
     noise: Noise
     parameters: PositiveInt
+    pretrained: bool = False  # every run starts from the same trained weights
     reference_seconds: PositiveFloat
     evidence: dict[str, Words]
 

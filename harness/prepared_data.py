@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.cards import WorkloadCard
 from harness.errors import UsageError
-from harness.prepared_paths import SPLITS, Split, split_path
-from harness.workload import Workload
+from harness.prepared_paths import SPLITS, Split, base_path, split_path
+from harness.workload import PretrainedWorkload, Workload
 
 
 def prepare(workload: Workload) -> None:
@@ -36,6 +36,27 @@ def prepare(workload: Workload) -> None:
         _check(card, split, contiguous[split])
     for split in SPLITS:
         _store(split_path(card, split), contiguous[split])
+    if isinstance(workload, PretrainedWorkload):
+        _store(base_path(card), dict(workload.pretrain()))
+
+
+def starting_model(workload: Workload) -> nn.Module:
+    """Return the model that a run starts with: freshly initialised, or the cached base.
+
+    Raises:
+        UsageError: the cached base is missing or does not fit the model.
+    """
+    model = workload.build_model()
+    if isinstance(workload, PretrainedWorkload):
+        path = base_path(workload.card)
+        try:
+            model.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise UsageError(
+                f"The base weights of {workload.card.name} cannot be read: {error}. "
+                f"Delete {path.parent}; the next run makes them anew."
+            ) from None
+    return model
 
 
 def _store(path: Path, tensors: dict[str, Tensor]) -> None:

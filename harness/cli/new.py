@@ -28,6 +28,7 @@ FOLDERS = {
     "procedure": "procedures",
 }
 LINE_LENGTH = 100  # of the project's style
+LONGEST_NAME = 32  # characters; tables show names whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,12 +98,12 @@ def check_name(name: str) -> None:
         UsageError: names the nearest legal name.
     """
     legal = nearest_legal_name(name)
-    if name != legal:
+    if not name or name != legal:
         suggestion = f" Try {legal!r}." if legal else ""
         raise UsageError(
             f"The name {name!r} is not legal: it starts with a lower-case letter or a digit, "
-            "goes on with these, `_`, `.` and `-`, ends in no `.py`, and is none of "
-            f"{', '.join(sorted(RESERVED_NAMES))}.{suggestion}"
+            f"goes on with these, `_`, `.` and `-`, has at most {LONGEST_NAME} characters, ends in "
+            f"no `.py`, and is none of {', '.join(sorted(RESERVED_NAMES))}.{suggestion}"
         )
 
 
@@ -113,6 +114,8 @@ def nearest_legal_name(text: str) -> str:
         # `MyMethod` is my-method, as `My method` is.
         apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", text).lower()
         name = re.sub(r"[^a-z0-9_.-]+", "-", apart).lstrip("_.-").rstrip("-")
+    if len(name) > LONGEST_NAME:
+        name = name[:LONGEST_NAME].rstrip("_.-")
     name = re.sub(r"(\.py)+$", "", name)
     if name in RESERVED_NAMES:
         name = f"my-{name}"

@@ -84,9 +84,7 @@ class Bytes(click.ParamType[int]):
     "-w", "--workload", type=WorkloadName(), required=True, help="See `bench list workloads`."
 )
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), help="The run's seed. [default: 0]")
-@click.option(
-    "--seeds", type=click.IntRange(1, 10_000), metavar="K", help="K runs, seeds 0 … K-1."
-)
+@click.option("--seeds", type=click.IntRange(1, 10_000), metavar="K", help="K runs, seeds 0 … K-1.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a hyperparameter; repeat."
 )

@@ -1,13 +1,13 @@
 """The run directory: the record of one run, append-only while it runs, never touched after.
 
-    spec.json         the resolved specification (harness.spec.RunSpec)
-    environment.json  packages, CPU, GPU, driver, git (harness.records.environment)
-    process.json      pid, its start time, boot id and host of the referee
-    heartbeat         touched every few seconds while the referee lives
-    source/           the submission's source and card, for review
-    events.jsonl      evaluations, notes and the outcome, flushed as they happen
-    telemetry.jsonl   the readings
-    output.txt        what the trainee printed, both streams
+spec.json         the resolved specification (harness.spec.RunSpec)
+environment.json  packages, CPU, GPU, driver, git (harness.records.environment)
+process.json      pid, its start time, boot id and host of the referee
+heartbeat         touched every few seconds while the referee lives
+source/           the submission's source and card, for review
+events.jsonl      evaluations, notes and the outcome, flushed as they happen
+telemetry.jsonl   the readings
+output.txt        what the trainee printed, both streams
 """
 
 import contextlib

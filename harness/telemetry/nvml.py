@@ -113,8 +113,9 @@ class GpuMonitor:
         self._nvml.nvmlShutdown()
 
     def energy_counter_j(self) -> float | None:
-        """Joules since the driver was loaded (Volta and later). Judge differences of it with
-        `plausible_energy_j`.
+        """Return joules since the driver was loaded (Volta and later).
+
+        Judge differences of it with `plausible_energy_j`.
         """
         handle = self._handle
         millijoules = self._ask(

@@ -1,5 +1,6 @@
 """Resident memory and processor time of the trainee and its descendants."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +31,8 @@ class ProcessTreeMemory:
         # Per process, not summed: a child that ends takes its seconds with it.
         self._cpu_seconds_by_process: dict[psutil.Process, float] = {}
         self._cpu_seconds = 0.0
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             self._root = psutil.Process(pid)
-        except psutil.NoSuchProcess:
-            pass
 
     def pids(self) -> frozenset[int]:
         """The ids of the tree's processes, as of the last refresh."""
@@ -99,8 +98,6 @@ class ProcessTreeMemory:
         now = self._clock()
         if self._refreshed_at is None or now - self._refreshed_at >= CHILDREN_REFRESH_S:
             self._refreshed_at = now
-            try:
+            with contextlib.suppress(psutil.Error):  # the root is gone; the others may not be
                 self._descendants = self._root.children(recursive=True)
-            except psutil.Error:
-                pass  # the root is gone; the others may not be
         return [self._root, *self._descendants]

@@ -1,21 +1,20 @@
 """Writes parameters and buffers into the shared file, as safetensors."""
 
 import os
+from collections.abc import Mapping
 
 from safetensors.torch import save
-from torch import nn
-
-from harness.workload import canonical_weights
+from torch import Tensor
 
 
-def export_weights(model: nn.Module, descriptor: int) -> int:
+def export_weights(weights: Mapping[str, Tensor], descriptor: int) -> int:
     """Write the weights to the file behind `descriptor`; return the size in bytes."""
-    weights = {
+    copies = {
         # safetensors refuses views that overlap; a copy off the clock costs nobody anything.
         name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in canonical_weights(model).items()
+        for name, tensor in weights.items()
     }
-    content = memoryview(save(weights))
+    content = memoryview(save(copies))
     os.ftruncate(descriptor, len(content))
     written = 0
     while written < len(content):

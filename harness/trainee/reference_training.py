@@ -1,22 +1,34 @@
-"""The reference recipe's loop and schedule; a submission's parts stand in their places."""
+"""The reference recipe: uniform shuffling, warm-up and cosine, and the loop around the parts."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from harness.session import Session
-from harness.spec import Recipe
+from harness.cards import Closure as ClosureKind
+from harness.session import Averaging, Data, Factors, Schedule, Selection, Session, Training
+from harness.trainee.closure import Closure
+
+
+class WarmupCosine(Schedule):
+    """Linear warm-up, then a cosine down to a final fraction of the learning rate.
+
+    Args:
+        warmup_fraction: the part of the horizon that warms up.
+        final_lr_fraction: the factor at progress 1 and after.
+    """
+
+    def __init__(self, warmup_fraction: float, final_lr_fraction: float) -> None:
+        self._warmup = warmup_fraction
+        self._final = final_lr_fraction
+
+    def __call__(self, progress: float) -> Factors:
+        return Factors(learning_rate=warmup_cosine(progress, self._warmup, self._final))
 
 
 def warmup_cosine(progress: float, warmup_fraction: float, final_fraction: float) -> float:
-    """Return the learning-rate factor: linear warm-up, then a cosine to `final_fraction`.
-
-    Args:
-        progress: examples ÷ horizon in [0, 1], counting those of the step about to be taken.
-        warmup_fraction: the part of the horizon that warms up.
-        final_fraction: the factor at progress 1 and after.
-    """
+    """Return the learning-rate factor of a step that ends at `progress` in [0, 1]."""
     if progress < warmup_fraction:
         return progress / warmup_fraction
     if warmup_fraction >= 1.0:
@@ -25,38 +37,95 @@ def warmup_cosine(progress: float, warmup_fraction: float, final_fraction: float
     return final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + math.cos(math.pi * decayed))
 
 
-class LearningRateSchedule:
-    """Multiplies each group's own learning rate by the schedule's factor."""
+class UniformShuffling(Data):
+    """Each epoch a permutation of the training ids; a last, smaller batch is dropped."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
-        self._groups = optimizer.param_groups
-        self._base = [group["lr"] for group in self._groups]
-        self._warmup_fraction = recipe.warmup_fraction
-        self._final_fraction = recipe.final_lr_fraction
+    def __init__(self, session: Session, order: torch.Generator) -> None:
+        self._session = session
+        self._order = order
 
-    def apply(self, progress: float) -> None:
-        """Set the learning rates for a step that ends at `progress`."""
-        factor = warmup_cosine(progress, self._warmup_fraction, self._final_fraction)
-        for group, base in zip(self._groups, self._base, strict=True):
-            group["lr"] = base * factor
+    def batches(self) -> Iterator[Selection]:
+        while True:
+            ids = self._session.training_ids
+            shuffled = ids[torch.randperm(len(ids), generator=self._order)]
+            shuffled = shuffled.to(self._session.device)
+            position = 0
+            while position + (size := self._session.batch_size) <= len(ids):
+                yield Selection(ids=shuffled[position : position + size])
+                position += size
+
+
+class GroupScaling:
+    """Applies a schedule's factors to an optimizer's parameter groups.
+
+    The base values are those that the groups had when they were made.
+    """
+
+    _KEYS = ("lr", "weight_decay", "momentum", "beta1", "betas")
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._base = [{k: g[k] for k in self._KEYS if k in g} for g in optimizer.param_groups]
+
+    def apply(self, factors: Factors) -> None:
+        """Set every group for the next step."""
+        for group, base in zip(self._optimizer.param_groups, self._base, strict=True):
+            group["lr"] = base["lr"] * factors.learning_rate
+            if "weight_decay" in base:
+                group["weight_decay"] = base["weight_decay"] * factors.weight_decay
+            for key in ("momentum", "beta1"):
+                if key in base:
+                    group[key] = base[key] * factors.momentum
+            if "betas" in base:
+                first, *rest = base["betas"]
+                group["betas"] = (first * factors.momentum, *rest)
+
+
+class RecipeTraining(Training):
+    """One model's training by the recipe: schedule, batch, closure, optimizer."""
+
+    def __init__(
+        self,
+        session: Session,
+        model: nn.Module,
+        *,
+        optimizer: torch.optim.Optimizer,
+        closure: ClosureKind,
+        schedule: Schedule,
+        clip_norm: float | None,
+        batch_size: int,
+    ) -> None:
+        self._session = session
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._closure = Closure(session, model, closure, optimizer, clip_norm)
+        self._takes_closure = closure != "none"
+        self._scaling = GroupScaling(optimizer)
+        self._batch_size = batch_size
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self._optimizer
+
+    def step(self) -> None:
+        session = self._session
+        factors = self._schedule(session.progress(session.examples + session.batch_size))
+        self._scaling.apply(factors)
+        session.batch_size = max(1, round(self._batch_size * factors.batch_size))
+        self._closure.next_batch()
+        if self._takes_closure:
+            self._optimizer.step(self._closure)  # type: ignore[arg-type]
+        else:
+            self._closure()
+            self._optimizer.step()
 
 
 def train(
-    session: Session, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
+    session: Session, model: nn.Module, training: Training, averaging: Averaging | None
 ) -> None:
-    """Train until the session ends it: forward, backward, clip, step."""
-    schedule = LearningRateSchedule(optimizer, recipe)
-    size = recipe.batch_size
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    """Train until the session ends it."""
     while True:
-        schedule.apply(session.progress(session.examples + size))
-        inputs, targets = session.batch()
-        loss = session.per_example_loss(model(inputs), targets).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        session.count(forward=size, backward=size)
-        session.watch(loss)
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm, foreach=True)
-        optimizer.step()
-        session.maybe_evaluate(model, examples=size)
+        training.step()
+        if averaging is not None:
+            averaging.update()
+        session.maybe_evaluate(model)

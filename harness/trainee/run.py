@@ -8,21 +8,21 @@ import traceback
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness import messages
 from harness.counters import Counters
 from harness.messages import TraineeEnd
-from harness.prepared_data import load_split
+from harness.prepared_data import load_split, starting_model
 from harness.reference_step import ReferenceStep
 from harness.session import Session
 from harness.spec import RunSpec
 from harness.trainee.compilation import compile_ns
 from harness.trainee.export import export_weights
-from harness.trainee.parameter_roles import parameter_groups
+from harness.trainee.parts import Parts, PartsBuilder
 from harness.trainee.reference_training import train
-from harness.trainee.submission_loading import DisqualifiedError, load_class
-from harness.workload import load_workload
+from harness.trainee.submission_loading import DisqualifiedError
+from harness.workload import Workload, canonical_weights, load_workload
 
 UNTIMED_REFERENCE_STEPS = 3
 MAX_TRACEBACK_CHARACTERS = 64_000
@@ -53,6 +53,64 @@ def run(pipe: TraineeEnd, counters_descriptor: int, weights_descriptor: int) -> 
 def _prepare_and_train(
     pipe: TraineeEnd, shared: Counters, weights_descriptor: int, spec: RunSpec
 ) -> None:
+    device, workload, data = _prepare(spec)
+    torch.manual_seed(spec.streams.initialisation)
+    model = starting_model(workload).to(device).train()
+    torch.manual_seed(spec.streams.submission)
+    begun = time.perf_counter_ns()
+    builder = PartsBuilder(spec, workload)
+    import_ns = time.perf_counter_ns() - begun
+    compiled_before = compile_ns()
+    parts: Parts | None = None
+
+    def evaluate(evaluated: nn.Module) -> None:
+        assert parts is not None
+        with _as_evaluated(parts), contextlib.ExitStack() as off_clock:
+            weights = canonical_weights(evaluated)
+            if parts.parameterization is not None:
+                weights = parts.parameterization.canonical_weights(evaluated)
+            peak = None
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+                peak = torch.cuda.max_memory_allocated(device)
+            compiled_ns = compile_ns() - compiled_before
+            pipe.send(messages.Evaluate(compile_ns=compiled_ns, gpu_peak_allocated_bytes=peak))
+            off_clock.enter_context(session.paused())
+            with _data_limit(None):  # the copy is the harness's, not the submission's
+                size = export_weights(weights, weights_descriptor)
+            pipe.send(messages.Exported(size=size))
+            _await_going_on(pipe)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+
+    session = Session(
+        spec,
+        workload,
+        data,
+        device,
+        shared.words,
+        evaluate,
+        lambda other: builder.training(session, other),
+    )
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    pipe.send(messages.Ready(import_ns=import_ns))
+    _await_going_on(pipe)
+
+    order = torch.Generator().manual_seed(spec.streams.data)
+    parts = builder.build(session, model, order)
+    if parts.procedure is not None:
+        parts.procedure.train(session, parts.model)
+    else:
+        assert parts.training is not None
+        train(session, parts.model, parts.training, parts.averaging)
+    compiled_ns = compile_ns() - compiled_before
+    pipe.send(messages.Finished(reason="the training loop returned", compile_ns=compiled_ns))
+
+
+def _prepare(spec: RunSpec) -> tuple[torch.device, Workload, dict[str, Tensor]]:
+    """Load the data and warm up torch, off the clock."""
     torch.set_num_threads(spec.threads)
     device = torch.device(spec.device)
     if device.type == "cuda":
@@ -72,42 +130,27 @@ def _prepare_and_train(
     # torch's optimizers load its compiler when the first is built: over a second, whether or
     # not anything is compiled.
     importlib.import_module("torch._dynamo")
+    return device, workload, data
 
-    torch.manual_seed(spec.streams.initialisation)
-    model = workload.build_model().to(device).train()
-    torch.manual_seed(spec.streams.submission)
-    part = spec.recipe.part("optimizer")
-    assert part is not None
-    begun = time.perf_counter_ns()
-    optimizer_class = load_class(part)
-    import_ns = time.perf_counter_ns() - begun
-    compiled_before = compile_ns()
 
-    def evaluate(evaluated: nn.Module) -> None:
-        compiled_ns = compile_ns() - compiled_before
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        pipe.send(messages.Evaluate(compile_ns=compiled_ns, gpu_peak_allocated_bytes=peak))
-        with _data_limit(None):  # the copy is the harness's, not the submission's
-            size = export_weights(evaluated, weights_descriptor)
-        pipe.send(messages.Exported(size=size))
-        _await_going_on(pipe)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+@contextlib.contextmanager
+def _as_evaluated(parts: Parts) -> Iterator[None]:
+    """Have the weights to evaluate in place; on the clock, both ways.
 
-    session = Session(spec, workload, data, device, shared.words, evaluate)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    pipe.send(messages.Ready(import_ns=import_ns))
-    _await_going_on(pipe)
-
-    groups = parameter_groups(model, workload.head_parameters, spec.recipe.decay_exempt_roles)
-    optimizer = optimizer_class(groups, **part.hyperparameters)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise DisqualifiedError(f"{part.name}: {part.class_name} is no torch.optim.Optimizer")
-    train(session, model, optimizer, spec.recipe)
-    compiled_ns = compile_ns() - compiled_before
-    pipe.send(messages.Finished(reason="the training loop returned", compile_ns=compiled_ns))
+    An optimizer that keeps two sets of weights switches by `.eval()` and `.train()`, as the
+    ecosystem's do; an averaging part sees to that itself.
+    """
+    if parts.averaging is not None:
+        with parts.averaging.evaluated():
+            yield
+        return
+    optimizer = parts.training.optimizer if parts.training is not None else None
+    switch = {name: getattr(optimizer, name, None) for name in ("eval", "train")}
+    if callable(switch["eval"]):
+        switch["eval"]()
+    yield
+    if callable(switch["train"]):
+        switch["train"]()
 
 
 def _await_going_on(pipe: TraineeEnd) -> None:

@@ -51,7 +51,7 @@ class EMA(Averaging):
         session: Session,
         model: nn.Module,
         decay: float = 0.99,
-        recalibration_batches: int = 8,
+        recalibration_batches: int = 4,
         foreach: bool = True,
     ) -> None:
         if not 0 <= decay < 1:

@@ -29,7 +29,7 @@ one tensor at a time. Both draw the same z and agree to rounding.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -39,7 +39,9 @@ from torch.optim.optimizer import ParamsT
 if TYPE_CHECKING:
     from harness.session import Session
 
-RANDOM_BITS = 63  # of a non-negative int64
+RANDOM_BITS = 31  # of a non-negative int32
+# On a CPU blocks of about this many elements keep their temporaries in the cache.
+CPU_BLOCK_ELEMENTS = 2**15
 
 
 class _Batch(NamedTuple):
@@ -140,8 +142,12 @@ class AdaHessian(torch.optim.Optimizer):
                     batch.Ds.append(_diagonal(Hz.pop(theta), group.get("role")))
             for (steps, estimates), batch in batches.items():
                 bias1, bias2 = 1 - group["beta1"] ** steps, 1 - group["beta2"] ** estimates
-                update = _update_all if group["foreach"] else _update_each
-                update(batch, bias1, bias2, group)
+                if not group["foreach"]:
+                    _update_each(batch, bias1, bias2, group)
+                    continue
+                for block in _blocks(batch.thetas):
+                    part = _Batch(*(tensors[block] for tensors in batch))
+                    _update_all(part, bias1, bias2, group)
         self.zero_grad(set_to_none=True)
         return loss
 
@@ -166,8 +172,9 @@ def _random_signs(thetas: list[Tensor]) -> list[Tensor]:
     """Return tensors of -1 and 1 in the shapes of `thetas`, cut from one draw of random bits."""
     sizes = [theta.numel() for theta in thetas]
     device, dtype = thetas[0].device, thetas[0].dtype
-    words = torch.empty(-(-sum(sizes) // RANDOM_BITS), dtype=torch.int64, device=device).random_()
-    bits = (words[:, None] >> torch.arange(RANDOM_BITS, device=device)) & 1
+    words = torch.empty(-(-sum(sizes) // RANDOM_BITS), dtype=torch.int32, device=device).random_()
+    places = torch.arange(RANDOM_BITS, dtype=torch.int32, device=device)
+    bits = (words[:, None] >> places).bitwise_and_(1)
     signs = bits.flatten()[: sum(sizes)].to(dtype).mul_(2).sub_(1)
     return [z.view_as(p) for z, p in zip(signs.split(sizes), thetas, strict=True)]
 
@@ -203,3 +210,14 @@ def _update_all(batch: _Batch, bias1: float, bias2: float, group: dict[str, Any]
     if group["weight_decay"]:
         torch._foreach_mul_(thetas, 1 - group["lr"] * group["weight_decay"])
     torch._foreach_addcdiv_(thetas, ms, scales, value=-group["lr"] / bias1)
+
+
+def _blocks(thetas: list[Tensor]) -> Iterator[slice]:
+    start = elements = 0
+    for i, theta in enumerate(thetas):
+        elements += theta.numel()
+        if theta.is_cpu and elements >= CPU_BLOCK_ELEMENTS:
+            yield slice(start, i + 1)
+            start, elements = i + 1, 0
+    if start < len(thetas):
+        yield slice(start, None)

@@ -223,7 +223,7 @@ class EvaluatedAverage(Averaging):
         session: Session,
         model: nn.Module,
         optimizer: ScheduleFreeAdamW,
-        recalibration_batches: int = 8,
+        recalibration_batches: int = 4,
     ) -> None:
         if recalibration_batches < 1:
             raise ValueError(

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from harness.session import Batch, Session
 
 IGNORED = -100  # a target that does not count
+# On a CPU blocks of about this many elements keep their temporaries in the cache.
+CPU_BLOCK_ELEMENTS = 2**15
 
 
 class Sophia(torch.optim.Optimizer):
@@ -126,11 +128,14 @@ class Sophia(torch.optim.Optimizer):
                 if theta in gs_hat:
                     g_hat, beta2 = gs_hat[theta], group["beta2"]
                     state["h"].mul_(beta2).addcmul_(g_hat, g_hat, value=1 - beta2)
-            if thetas:
-                gs = [theta.grad for theta in thetas]
-                ms = [self.state[theta]["m"] for theta in thetas]
-                hs = [self.state[theta]["h"] for theta in thetas]
-                (_update_all if group["foreach"] else _update_each)(thetas, gs, ms, hs, group)
+            gs = [theta.grad for theta in thetas]
+            ms = [self.state[theta]["m"] for theta in thetas]
+            hs = [self.state[theta]["h"] for theta in thetas]
+            if not group["foreach"]:
+                _update_each(thetas, gs, ms, hs, group)
+                continue
+            for block in _blocks(thetas):
+                _update_all(thetas[block], gs[block], ms[block], hs[block], group)
         return loss
 
     def _sampled_gradients(self) -> dict[Tensor, Tensor]:
@@ -203,3 +208,14 @@ def _update_all(
     torch._foreach_clamp_max_(us, group["rho"])
     torch._foreach_mul_(thetas, 1 - group["lr"] * group["weight_decay"])
     torch._foreach_add_(thetas, us, alpha=-group["lr"] / group["rho"])
+
+
+def _blocks(thetas: list[Tensor]) -> Iterator[slice]:
+    start = elements = 0
+    for i, theta in enumerate(thetas):
+        elements += theta.numel()
+        if theta.is_cpu and elements >= CPU_BLOCK_ELEMENTS:
+            yield slice(start, i + 1)
+            start, elements = i + 1, 0
+    if start < len(thetas):
+        yield slice(start, None)

@@ -15,7 +15,8 @@ code's settings for ResNet-18 on CIFAR-10, where four devices start with 8 examp
 sizes here are multiples of the recipe's: from half of it to 8 times, never more than there is data.
 
 - What the test costs is on the clock and counted: a forward and a backward pass of n examples, at
-  most `test_examples`, `CHUNK` at a time, since each example's gradient is as large as the model.
+  most `test_examples`. Each example's gradient is as large as the model, so that they are taken
+  in chunks: many small ones cost time, large ones memory.
 - Batch norm ties examples together, so the gradients g_i are taken in evaluation mode: with the
   running statistics, without dropout. Both ḡ and V come from them, not from the training gradient.
 - The public code tests a batch before its step; here it is the batch last trained on, after its
@@ -32,7 +33,9 @@ from torch.optim.optimizer import ParamsT
 
 from harness.session import Batch, Factors, Schedule, Session
 
-CHUNK = 16  # per-example gradients held at once
+# Numbers in the per-example gradients held at once, 64 MB in float32. A ResNet of 78 k parameters,
+# 64 examples, one thread: 0.10 s a test in one chunk, 0.18 s in four; a training step takes 0.02 s.
+CHUNK_ELEMENTS = 2**24
 
 
 class AdAdaGrad(Schedule):
@@ -117,7 +120,7 @@ class AdAdaGrad(Schedule):
 
 
 def gradient_noise(session: Session, model: nn.Module, batch: Batch, examples: int) -> Tensor:
-    """Return V and ‖ḡ‖² [2] over the first examples of a batch, float64 where the device has it."""
+    """Return V and ‖ḡ‖² [2] over the first examples of a batch, without a sync."""
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     buffers = {name: b.detach() for name, b in model.named_buffers()}
 
@@ -128,25 +131,25 @@ def gradient_noise(session: Session, model: nn.Module, batch: Batch, examples: i
 
     per_example = vmap(grad(loss), in_dims=(None, 0, 0, 0))
     importance = None if batch.weights is None else batch.weights[:examples]
-    wide = torch.float32 if batch.inputs.device.type == "mps" else torch.float64
-    mean = {name: torch.zeros_like(p, dtype=wide) for name, p in parameters.items()}
-    squares = torch.zeros((), dtype=wide, device=batch.inputs.device)  # Σ_i ‖g_i‖²
+    means = [torch.zeros_like(p) for p in parameters.values()]
+    squares = torch.zeros_like(means[0].sum())  # Σ_i ‖g_i‖²
+    held = max(1, CHUNK_ELEMENTS // sum(p.numel() for p in means))
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        for start in range(0, examples, CHUNK):
-            chunk = slice(start, min(start + CHUNK, examples))
+        for start in range(0, examples, held):
+            chunk = slice(start, min(start + held, examples))
             examined = batch.ids[chunk], batch.inputs[chunk], batch.targets[chunk]
-            for name, g in per_example(parameters, *examined).items():
-                flat = g.flatten(1).to(wide)
-                if importance is not None:  # the loss is a mean weighted by it
-                    flat *= (importance[chunk] / importance.mean()).unsqueeze(1)
-                squares += flat.square().sum()
-                mean[name] += flat.sum(dim=0).view_as(mean[name]) / examples
+            gs = [g.flatten(1) for g in per_example(parameters, *examined).values()]
+            if importance is not None:  # the loss is a mean weighted by it
+                gs = [g * (importance[chunk] / importance.mean()).unsqueeze(1) for g in gs]
+            squares += torch.stack(torch._foreach_norm(gs)).square().sum()
+            for mean, g in zip(means, gs, strict=True):
+                mean.add_(g.sum(dim=0).view_as(mean), alpha=1 / examples)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    norm = torch.stack([m.square().sum() for m in mean.values()]).sum()
+    norm = torch.stack(torch._foreach_norm(means)).square().sum()
     return torch.stack([(squares - examples * norm) / (examples - 1), norm])
 
 

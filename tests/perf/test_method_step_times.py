@@ -1,6 +1,6 @@
 """Step times of the optimizers here beside public ones of the same rule, and beside fused AdamW.
 
-One thread, the parameters of a small GPT, pairs of runs in the order ABBA. What is timed is the
+One thread, the parameters of gpt/addition, pairs of runs in the order ABBA. What is timed is the
 optimizer's own work: gradients are there already, and a closure returns at once.
 """
 
@@ -25,25 +25,24 @@ from submissions.optimizers.muon import MUON_ROLES, Muon
 from submissions.optimizers.sam import SAM
 from submissions.optimizers.sgd import SGD
 from submissions.optimizers.sophia import Sophia
-from workloads.gpt.model import GPT
+from workloads.gpt.addition import GPTAddition
 
 pytestmark = pytest.mark.perf
 
-PAIRS = 24
-STEPS = 3  # of each contender, in each half of a pair
-WIDTH, DEPTH = 128, 4
+PAIRS = 40
+STEPS = 5  # of each contender, in each half of a pair
 
 Groups = list[dict[str, Any]]
 Step = Callable[[], object]
 
 
 def parameters(seed: int) -> Groups:
-    """The groups of a GPT of 0.8 million parameters in 38 tensors, gradients in place."""
+    """The parameter groups of the workload gpt/addition, gradients in place."""
     torch.manual_seed(seed)
-    model = GPT(vocabulary=16, context=32, width=WIDTH, depth=DEPTH, heads=4)
+    model = GPTAddition().build_model()
     for p in model.parameters():
         p.grad = torch.randn_like(p)
-    return parameter_groups(model, {"head.weight"}, ("norm", "bias"))
+    return parameter_groups(model, GPTAddition.head_parameters, ("norm", "bias"))
 
 
 def flat(groups: Groups) -> list[torch.nn.Parameter]:
@@ -69,7 +68,7 @@ def no_loss() -> Tensor:
     return torch.zeros(())
 
 
-def muon(groups: Groups, **_: Any) -> Step:
+def muon(groups: Groups) -> Step:
     return Muon(groups).step
 
 

@@ -1,0 +1,47 @@
+"""Batch-norm statistics: kept as they are during a probe, or estimated anew."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+
+
+@contextmanager
+def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Normalise by the batch, as in training, and leave the running statistics alone."""
+    norms = _batch_norms(model)
+    for module in norms:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in norms:
+            module.track_running_stats = True
+
+
+@contextmanager
+def recalibrated(model: nn.Module) -> Iterator[bool]:
+    """Reset the running statistics and average them over the block's forward passes.
+
+    Yields whether there is anything to average. The plain mean (`momentum` None) weighs every
+    batch alike, as Izmailov et al. 2018 (1803.05407) do for averaged weights.
+    """
+    norms = _batch_norms(model)
+    momenta = [module.momentum for module in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None
+    try:
+        yield bool(norms)
+    finally:
+        for module, momentum in zip(norms, momenta, strict=True):
+            module.momentum = momentum

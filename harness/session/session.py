@@ -1,0 +1,235 @@
+"""The session: batches, losses and work counted, step boundaries turned into evaluations.
+
+It never returns an evaluation metric and holds no evaluation data.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from harness import counters as words
+from harness.prepared_data import starting_model
+from harness.session.batch_norm import frozen_batch_norm, recalibrated
+from harness.session.contracts import Batch, Data, LossObserver, LossWeigher, Objective, Selection
+
+if TYPE_CHECKING:
+    from harness.session.contracts import Training
+    from harness.spec import RunSpec
+    from harness.workload import Workload
+
+
+class Session:
+    """The training side of one run.
+
+    Attributes:
+        device: where training happens.
+        training_examples: N; ids run from 0 to N − 1.
+        training_ids: the ids [n] to train on, without those held out; on CPU.
+        groups: group of each example [N], None where the workload has none.
+        batch_size: examples of the next step, as the schedule has set it.
+        horizon_examples: over how many examples the schedule runs.
+        last_batch: what was trained on last.
+    """
+
+    def __init__(
+        self,
+        spec: "RunSpec",
+        workload: "Workload",
+        data: Mapping[str, Tensor],
+        device: torch.device,
+        counters: memoryview,
+        evaluate: Callable[[nn.Module], None],
+        make_training: "Callable[[nn.Module], Training]",
+    ) -> None:
+        """Made by the harness.
+
+        Args:
+            spec: the resolved run.
+            workload: the workload's code, without evaluation data.
+            data: the training split, on the device.
+            device: where training happens.
+            counters: the shared words (harness.counters), written here only.
+            evaluate: called at a due step boundary; returns when training goes on.
+            make_training: builds the recipe's optimizer and schedule around a model.
+        """
+        self.device = device
+        self.training_examples: int = next(iter(data.values())).shape[0]
+        self.training_ids = torch.arange(self.training_examples)
+        self.groups = data.get("groups")
+        self.batch_size = spec.recipe.batch_size
+        self.horizon_examples = spec.recipe.horizon_examples
+        self.last_batch: Batch | None = None
+        # For a submission's own draws; torch's global generator is seeded for it too.
+        self.generator = torch.Generator().manual_seed(spec.streams.submission)
+        self._workload = workload
+        self._data = data
+        self._words = counters
+        self._evaluate = evaluate
+        self._make_training = make_training
+        self._label_smoothing = spec.recipe.label_smoothing
+        self._grid = spec.workload.grid_model_passes
+        self._due = self._grid
+        self._augmentation_stream = torch.Generator(device=device).manual_seed(spec.streams.data)
+        self._selections: Iterator[Selection] = iter(())
+        self._objective: Objective | None = None
+        self._policy: object = None  # what it hears of depends on which contracts it keeps
+        self._began_ns = time.perf_counter_ns()
+        self._paused_ns = 0
+        # NaN or infinity in any training loss stays in this sum: one add a step, no sync.
+        self._loss_residue = torch.zeros((), device=device)
+
+    # -- where the run stands --------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return self._words[words.STEPS]
+
+    @property
+    def examples(self) -> int:
+        """Training examples consumed."""
+        return self._words[words.EXAMPLES]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training so far, evaluations left out; the referee's clock decides."""
+        return (time.perf_counter_ns() - self._began_ns - self._paused_ns) / 1e9
+
+    def progress(self, examples: int) -> float:
+        """Return `examples` ÷ horizon, clamped to 1."""
+        return min(1.0, examples / self.horizon_examples)
+
+    # -- training --------------------------------------------------------------------------
+
+    def batch(self) -> Batch:
+        """Return the next batch that the data policy selects."""
+        batch = self.examples_of(next(self._selections))
+        self.last_batch = batch
+        self._words[words.EXAMPLES] += batch.size
+        return batch
+
+    def examples_of(self, selection: Selection) -> Batch:
+        """Return the examples of a selection, augmented as in training."""
+        ids = selection.ids.to(self.device)
+        inputs, targets = self._workload.training_batch(self._data, ids, self._augmentation_stream)
+        weights = None if selection.weights is None else selection.weights.to(self.device)
+        return Batch(ids=ids, inputs=inputs, targets=targets, weights=weights)
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the model's outputs; counts a forward pass."""
+        self.count(forward=batch.size, backward=0)
+        return model(batch.inputs)  # type: ignore[no-any-return]
+
+    def per_example_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the training losses [B]: the objective's, else the workload's own."""
+        if self._objective is not None:
+            return self._objective(outputs, batch.targets, batch.ids)
+        return self._workload.per_example_loss(outputs, batch.targets, self._label_smoothing)
+
+    def loss(self, losses: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar to minimise, Σwl ÷ Σw; the data policy hears of the losses."""
+        if isinstance(self._policy, LossObserver):
+            self._policy.observe(batch.ids, losses.detach())
+        loss = self.probe_loss(losses, batch)
+        self._loss_residue.add_(loss.detach(), alpha=0.0)
+        return loss
+
+    def probe_loss(self, losses: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar loss of a repeated look at a batch; nobody is told of it."""
+        weights = batch.weights
+        if isinstance(self._policy, LossWeigher):
+            weights = self._policy.weigh(batch.ids, losses.detach())
+        return losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
+
+    def backward(self, loss: Tensor, examples: int, *, create_graph: bool = False) -> None:
+        """Backpropagate; counts a backward pass of so many examples."""
+        loss.backward(create_graph=create_graph)
+        self.count(forward=0, backward=examples)
+
+    def count(self, *, forward: int, backward: int) -> None:
+        """Count examples forwarded (1 model pass each) and backwarded (2 each)."""
+        self._words[words.MODEL_PASSES] += forward + 2 * backward
+
+    # -- beside the training ---------------------------------------------------------------
+
+    def score(self, model: nn.Module, ids: Tensor) -> Tensor:
+        """Return the losses [B] of examples `ids`, without gradients; counts the forward pass.
+
+        Batch norm uses the batch's statistics and keeps its own.
+        """
+        batch = self.examples_of(Selection(ids=ids))
+        with torch.no_grad(), frozen_batch_norm(model):
+            return self.per_example_loss(self.outputs(model, batch), batch)
+
+    def recalibrate(self, model: nn.Module, batches: int) -> None:
+        """Estimate batch-norm statistics anew on training data; counts the forward passes.
+
+        Does nothing to a model without batch norm.
+        """
+        with recalibrated(model) as needed:
+            if needed:
+                for _ in range(batches):
+                    chosen = torch.randint(
+                        len(self.training_ids), (self.batch_size,), generator=self.generator
+                    )
+                    batch = self.examples_of(Selection(ids=self.training_ids[chosen]))
+                    with torch.no_grad():
+                        self.outputs(model, batch)
+
+    def build_model(self) -> nn.Module:
+        """Return a model as a run starts with, drawn from the submission's random stream.
+
+        For pilots, teachers and small helpers; whatever they cost is on the clock.
+        """
+        return starting_model(self._workload).to(self.device).train()
+
+    def training(self, model: nn.Module) -> "Training":
+        """Return the recipe's training of `model`: its optimizer and schedule, fresh.
+
+        For procedures: `training.step()` takes one step as the reference loop would.
+        """
+        return self._make_training(model)
+
+    def holdout(self, fraction: float) -> Tensor:
+        """Take so much of the training data out of training; return its ids [n], on CPU."""
+        order = torch.randperm(len(self.training_ids), generator=self.generator)
+        count = round(fraction * len(self.training_ids))
+        held = self.training_ids[order[:count]]
+        self.training_ids = self.training_ids[order[count:].sort().values]
+        return held
+
+    def maybe_evaluate(self, model: nn.Module) -> None:
+        """Mark a step boundary; evaluate `model` where one is due.
+
+        An evaluation falls due at every multiple of the card's grid in model passes; however
+        many points a step crossed, it is evaluated once.
+        """
+        shared = self._words
+        shared[words.STEPS] += 1
+        if shared[words.MODEL_PASSES] < self._due and not shared[words.EVALUATE_NOW]:
+            return
+        shared[words.NOT_FINITE] = int(not torch.isfinite(self._loss_residue).item())
+        self._evaluate(model)
+        shared[words.EVALUATE_NOW] = 0
+        self._due = (shared[words.MODEL_PASSES] // self._grid + 1) * self._grid
+
+    # -- the harness's side ----------------------------------------------------------------
+
+    def follow(self, policy: Data, objective: Objective | None) -> None:
+        """Take batches from `policy` and losses from `objective`."""
+        self._policy = policy
+        self._selections = policy.batches()
+        self._objective = objective
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out of `elapsed_s`."""
+        begun_ns = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self._paused_ns += time.perf_counter_ns() - begun_ns
