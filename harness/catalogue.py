@@ -45,6 +45,19 @@ def _roots(group: str, bundled: str) -> Iterator[tuple[str, Path]]:
             yield package, location
 
 
+def module_file(module: str) -> Path | None:
+    """Return the source file of an importable module, found without importing its parents."""
+    parent, _, name = module.rpartition(".")
+    if not parent:
+        spec = importlib.util.find_spec(name)
+        return Path(spec.origin) if spec and spec.origin and spec.has_location else None
+    for folder in _locations(parent):
+        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
 def _locations(package: str) -> list[Path]:
     """Return the folders of a package. Asking for a subpackage's spec would import its parents."""
     top, *below = package.split(".")

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ REFERENCE_EFFORT = "reference"
 DEFAULTS_EFFORT = "defaults"
 BY_HAND_EFFORT = "by hand"  # points given with --set: nobody knows what they cost
 
+
+_IMPORTABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 # The reference recipe's own settings, `--set recipe.NAME=VALUE`: type and legal range.
 _LEGAL_SETTINGS: dict[str, tuple[type[int | float], float, float]] = {
@@ -208,9 +211,31 @@ def _candidate(name: str) -> _Candidate:
         return _from_file(name)
     if _looks_like_path(name):
         raise UsageError(f"The submission file {name!r} must end in .py: ./my_method.py[:Class].")
+    if _IMPORTABLE.fullmatch(name):
+        return _from_module(name)
     entry = catalogue.submission(name)
     package = entry.module.rpartition(".")[0]
     return _described(entry.card, entry.path, package)
+
+
+def _from_module(text: str) -> _Candidate:
+    """Describe `torch.optim:NAdam`: any optimizer that can be imported, without a card.
+
+    The module is found and not imported; the trainee learns whether it defines the class.
+    """
+    module, _, class_name = text.partition(":")
+    file = catalogue.module_file(module)
+    if file is None:
+        raise UsageError(
+            f"The module {module!r} of the submission {text!r} cannot be found. "
+            "Install it, or correct its name: --submission torch.optim:NAdam."
+        )
+    return _Candidate(
+        name=text,
+        fillings={"optimizer": _Filling(class_name=class_name, module=module, file=file)},
+        card=None,
+        card_path=None,
+    )
 
 
 def _described(card: SubmissionCard, card_path: Path, package: str | None) -> _Candidate:

@@ -431,9 +431,7 @@ def test_namesakes_from_two_folders_are_both_kept_and_hashed(tmp_path: Path) -> 
         candidates.append(
             _Candidate(
                 name=folder,
-                fillings={
-                    "optimizer": _Filling(class_name="Method", module=None, file=path)
-                },
+                fillings={"optimizer": _Filling(class_name="Method", module=None, file=path)},
                 card=None,
                 card_path=None,
             )
@@ -443,3 +441,20 @@ def test_namesakes_from_two_folders_are_both_kept_and_hashed(tmp_path: Path) -> 
     before = _digest(files)
     (tmp_path / "one" / "method.py").write_text("# changed\n")
     assert _digest(files) != before
+
+
+def test_any_importable_optimizer_is_a_submission() -> None:
+    resolved = resolve(
+        "torch.optim:NAdam", CARD, ["optimizer.lr=2e-3", "decoupled_weight_decay=true"]
+    )
+    (part,) = resolved.recipe.parts
+    assert (part.module, part.class_name, part.file) == ("torch.optim", "NAdam", None)
+    assert part.hyperparameters == {"lr": 0.002, "decoupled_weight_decay": True}
+    assert resolved.name == "torch.optim:NAdam"
+    assert resolved.tuning_effort == "by hand"
+    assert list(resolved.files) == ["__init__.py"]
+
+
+@pytest.mark.parametrize("name", ["torch.optimm:NAdam", "no_such_package:Class", "a.b.c:D"])
+def test_a_module_that_cannot_be_found_is_named(name: str) -> None:
+    assert f"The module {name.partition(':')[0]!r}" in refused(name)

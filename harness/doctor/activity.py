@@ -114,9 +114,7 @@ def on_core(cpu: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def work_pieces(
-    seconds: float = SAMPLE_S, clock_ns: Callable[[], int] = time.perf_counter_ns
-) -> list[int]:
+def work_pieces(seconds: float, clock_ns: Callable[[], int] = time.perf_counter_ns) -> list[int]:
     """Return the nanoseconds that equal pieces of work took, one after the other."""
     content = bytes(_PIECE_BYTES)
     took_ns: list[int] = []
@@ -205,7 +203,8 @@ def stolen_time(before: Activity, after: Activity) -> Finding:
     if before.processor is None or after.processor is None:
         return Finding(check="steal time", status="missing", found="no /proc/stat")
     elapsed = after.processor.total - before.processor.total
-    now = (after.processor.stolen - before.processor.stolen) / elapsed if elapsed > 0 else 0.0
+    stolen = max(0, after.processor.stolen - before.processor.stolen)
+    now = stolen / elapsed if elapsed > 0 else 0.0
     ever = after.processor.stolen / after.processor.total if after.processor.total else 0.0
     found = f"{now:.1%} now, {ever:.2%} since boot"
     if now >= STOLEN or ever >= STOLEN_SINCE_BOOT:

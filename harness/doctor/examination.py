@@ -35,6 +35,7 @@ def examine(
     home: Path,
     files: SystemFiles | None = None,
     platform: str = sys.platform,
+    sample_s: float = activity.SAMPLE_S,
 ) -> Examination:
     """Examine the machine, and the GPUs that `device` means: `auto` all, `cpu` none.
 
@@ -55,7 +56,7 @@ def examine(
 
     before = activity.look(files)
     with activity.on_core(plan.trainee[-1] if plan.trainee else None):
-        took_ns = activity.work_pieces()
+        took_ns = activity.work_pieces(sample_s)
     after = activity.look(files)
     swapped = None
     if before.swapped_pages is not None and after.swapped_pages is not None:

@@ -25,7 +25,8 @@ from submissions.optimizers.muon import MUON_ROLES, Muon
 from submissions.optimizers.sam import SAM
 from submissions.optimizers.sgd import SGD
 from submissions.optimizers.sophia import Sophia
-from workloads.gpt.addition import GPTAddition
+from workloads.gpt import addition
+from workloads.gpt.model import GPT
 
 pytestmark = pytest.mark.perf
 
@@ -39,10 +40,16 @@ Step = Callable[[], object]
 def parameters(seed: int) -> Groups:
     """The parameter groups of the workload gpt/addition, gradients in place."""
     torch.manual_seed(seed)
-    model = GPTAddition().build_model()
+    model = GPT(
+        vocabulary=len(addition.SYMBOLS),
+        context=addition.CONTEXT,
+        width=addition.WIDTH,
+        depth=addition.DEPTH,
+        heads=addition.HEADS,
+    )
     for p in model.parameters():
         p.grad = torch.randn_like(p)
-    return parameter_groups(model, GPTAddition.head_parameters, ("norm", "bias"))
+    return parameter_groups(model, addition.GPTAddition.head_parameters, ("norm", "bias"))
 
 
 def flat(groups: Groups) -> list[torch.nn.Parameter]:
