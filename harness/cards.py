@@ -220,8 +220,15 @@ class SearchRange(Card, frozen=True, kw_only=True):
             raise ValueError(f"a log scale starts above 0, got low {self.low}")
 
 
+FROM_RECIPE = "recipe"
+
+
 class Hyperparameter(Card, frozen=True, kw_only=True):
-    """A number or switch of a submission; `type` says how text is read."""
+    """A number or switch of a submission; `type` says how text is read.
+
+    The default `recipe` stands for the workload's own value of that name, so that a schedule
+    that is asked only for its shape keeps the reference's warm-up.
+    """
 
     default: str
     type: Literal["float", "integer", "boolean"] = "float"
@@ -239,6 +246,8 @@ class Hyperparameter(Card, frozen=True, kw_only=True):
             raise ValueError(f"minimum ({low:.15g}) must not be more than maximum ({high:.15g})")
         if self.search is not None and not low <= self.search.low < self.search.high <= high:
             raise ValueError(f"the search range must be {within(low, high)}")
+        if self.default == FROM_RECIPE:
+            return
         try:
             self.convert(self.default)
         except ValueError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness import catalogue
 from harness.cards import (
+    FROM_RECIPE,
     Need,
     Place,
     Scalar,
@@ -433,7 +434,12 @@ def _point(
     if candidate.card is None:
         return {}, DEFAULTS_EFFORT
     card = candidate.card
-    point = {name: known.default for name, known in card.hyperparameters.items()}
+    point = {
+        name: _recipe_value(candidate, name, workload)
+        if known.default == FROM_RECIPE
+        else known.default
+        for name, known in card.hyperparameters.items()
+    }
     effort = DEFAULTS_EFFORT
     # A file outside the catalogue may bear the name, but it is not the reference.
     in_catalogue = all(filling.module for filling in candidate.fillings.values())
@@ -457,6 +463,21 @@ def _point(
             )
     values = {name: card.hyperparameters[name].read(name, text) for name, text in point.items()}
     return values, effort
+
+
+def _recipe_value(candidate: _Candidate, name: str, workload: WorkloadCard) -> str:
+    """Return the workload's own value for a hyperparameter whose default is `recipe`."""
+    recipe = workload.recipe
+    values: dict[str, float] = {
+        "warmup_fraction": recipe.warmup_fraction,
+        "final_lr_fraction": recipe.final_lr_fraction,
+    } | recipe.hyperparameters
+    if name not in values:
+        raise UsageError(
+            f"{candidate.name} takes {name} from the recipe, and that of {workload.name} has none. "
+            f"It has: {', '.join(sorted(values))}. Give --set {name}=VALUE."
+        )
+    return repr(values[name])
 
 
 def _read_point(candidate: _Candidate, texts: Mapping[str, str]) -> dict[str, Scalar]:

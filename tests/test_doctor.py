@@ -838,7 +838,8 @@ def test_a_gpu_that_answers_nothing_is_not_accused(files: SystemFiles) -> None:
         "virtualisation ecc_mode ecc_errors link_width event_reasons throttle_reasons "
         "energy_mj power_mw sm_clock_mhz temperature_c"
     )
-    card = Card(**dict.fromkeys(names.split(), NOT_SUPPORTED))
+    silence: dict[str, Any] = dict.fromkeys(names.split(), NOT_SUPPORTED)
+    card = Card(**silence)
     assert {finding.status for finding in disturbances(card, files)} == {"ok"}
     finding = gpus.telemetry(Nvml(card), GPU)
     assert finding.status == "missing"

@@ -24,11 +24,7 @@ COMMANDS = {
     "db": ("db", "db", "Look after the index of the runs."),
     "runs": ("runs", "runs", "Look after the run directories."),
     "pace": ("pace", "pace", "Show or measure the pace of a workload on this machine."),
-    "doctor": (
-        "doctor",
-        "doctor",
-        "Say what can be measured here and what makes timing untrustworthy.",
-    ),
+    "doctor": ("doctor", "doctor", "Say what can be measured here, and what spoils timing."),
     "new": ("new", "new", "Start a submission: file, card and test."),
 }
 

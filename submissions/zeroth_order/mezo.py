@@ -24,8 +24,8 @@ draw the same z and agree to rounding.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,7 +38,14 @@ BLOCK_SHARE = 32
 SMALLEST_BLOCK = 2**10
 LARGEST_CPU_BLOCK = 2**15
 
-Block = tuple[list[Tensor], Tensor]  # flat pieces of parameters, and their part of z
+
+class Block(NamedTuple):
+    """Pieces of parameters that get their part of z from one draw."""
+
+    group: dict[str, Any]
+    thetas: list[Tensor]  # flat views
+    z: Tensor  # [n], in memory that all blocks share
+    parts: list[Tensor]  # z, cut to the pieces' lengths
 
 
 class MeZO(torch.optim.Optimizer):
@@ -94,74 +101,73 @@ class MeZO(torch.optim.Optimizer):
         if closure is None:
             raise RuntimeError("MeZO: step needs a closure that returns the loss")
         eps: float = self.param_groups[0]["eps"]
-        self._perturb(eps)
+        blocks, generators = self._blocks()
+        for block in self._drawn(blocks, generators):
+            _add(block, eps)
         loss = closure()
-        self._perturb(-2 * eps)
+        for block in self._drawn(blocks, generators):
+            _add(block, -2 * eps)
         slope = (loss - closure()) / (2 * eps)
-        for group, blocks in self._blocks():
-            lr, wd, foreach = group["lr"], group["weight_decay"], group["foreach"]
-            for thetas, z in blocks:
-                _add(thetas, z, eps, foreach)  # back at the start of the step
-                if wd != 0:
-                    _scale(thetas, 1 - lr * wd, foreach)
-                _add(thetas, z.mul_(slope), -lr, foreach)
+        for block in self._drawn(blocks, generators):
+            _add(block, eps)  # back at the start of the step
+            lr, wd = block.group["lr"], block.group["weight_decay"]
+            if wd != 0:
+                _scale(block, 1 - lr * wd)
+            block.z.mul_(slope)
+            _add(block, -lr)
         for group in self.param_groups:
             group["step"] += 1
         return loss
 
-    def _perturb(self, scale: float) -> None:
-        """Add `scale` times the step's z to the parameters."""
-        for group, blocks in self._blocks():
-            for thetas, z in blocks:
-                _add(thetas, z, scale, group["foreach"])
-
-    def _blocks(self) -> Iterator[tuple[dict[str, Any], Iterator[Block]]]:
-        """Yield every group with its blocks, always in the same order with the same z.
-
-        The z of a block is overwritten by the next one's.
-        """
+    def _drawn(self, blocks: list[Block], generators: Iterable[torch.Generator]) -> Iterator[Block]:
+        """Yield the blocks, with the step's z in each until the next one is drawn."""
         first = self.param_groups[0]
-        seed = (first["seed"] + first["step"]) % 2**63
+        by_device = {g.device: g.manual_seed(first["seed"] + first["step"]) for g in generators}
+        for block in blocks:
+            block.z.normal_(generator=by_device[block.z.device])
+            yield block
+
+    def _blocks(self) -> tuple[list[Block], list[torch.Generator]]:
+        """Return the parameters in blocks of views, and a generator for each device."""
         total = sum(p.numel() for group in self.param_groups for p in group["params"])
-        generators: dict[torch.device, torch.Generator] = {}
+        length = max(SMALLEST_BLOCK, total // BLOCK_SHARE)
         buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        blocks = []
         for group in self.param_groups:
-            yield group, _group_blocks(group["params"], total, seed, generators, buffers)
+            kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+            for p in group["params"]:
+                kinds.setdefault((p.device, p.dtype), []).append(p)
+            for (device, dtype), thetas in kinds.items():
+                kind = device, torch.float32 if dtype.itemsize < 4 else dtype
+                if kind not in buffers:
+                    size = min(length, total)
+                    if device.type == "cpu":
+                        size = min(size, LARGEST_CPU_BLOCK)
+                    buffers[kind] = torch.empty(size, device=device, dtype=kind[1])
+                z = buffers[kind]
+                for pieces in _cut(thetas, z.numel()):
+                    sizes = [piece.numel() for piece in pieces]
+                    part = z[: sum(sizes)]
+                    blocks.append(Block(group, pieces, part, list(part.split(sizes))))
+        return blocks, [torch.Generator(device) for device in {d for d, _ in buffers}]
 
 
-def _group_blocks(
-    params: list[Tensor],
-    total: int,
-    seed: int,
-    generators: dict[torch.device, torch.Generator],
-    buffers: dict[tuple[torch.device, torch.dtype], Tensor],
-) -> Iterator[Block]:
-    by_kind: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for p in params:
-        by_kind.setdefault((p.device, p.dtype), []).append(p)
-    for (device, dtype), thetas in by_kind.items():
-        if device not in generators:
-            generators[device] = torch.Generator(device).manual_seed(seed)
-        kind = device, torch.float32 if dtype.itemsize < 4 else dtype
-        if kind not in buffers:
-            length = max(SMALLEST_BLOCK, total // BLOCK_SHARE)
-            if device.type == "cpu":
-                length = min(length, LARGEST_CPU_BLOCK)
-            buffers[kind] = torch.empty(min(length, total), device=device, dtype=kind[1])
-        buffer = buffers[kind]
-        pieces: list[Tensor] = []
-        filled = 0
-        for view in (view for theta in thetas for view in _flat(theta)):
-            start = 0
-            while start < len(view):
-                pieces.append(view[start : start + len(buffer) - filled])
-                start += len(pieces[-1])
-                filled += len(pieces[-1])
-                if filled == len(buffer):
-                    yield pieces, buffer.normal_(generator=generators[device])
-                    pieces, filled = [], 0
-        if pieces:
-            yield pieces, buffer[:filled].normal_(generator=generators[device])
+def _cut(thetas: list[Tensor], length: int) -> Iterator[list[Tensor]]:
+    """Yield flat views that cover the parameters, `length` elements at a time."""
+    pieces: list[Tensor] = []
+    room = length
+    for view in (view for theta in thetas for view in _flat(theta)):
+        start, size = 0, view.numel()
+        while start < size:
+            piece = view[start : start + room] if start > 0 or size > room else view
+            pieces.append(piece)
+            start += piece.numel()
+            room -= piece.numel()
+            if room == 0:
+                yield pieces
+                pieces, room = [], length
+    if pieces:
+        yield pieces
 
 
 def _flat(theta: Tensor) -> Iterator[Tensor]:
@@ -178,18 +184,17 @@ def _flat(theta: Tensor) -> Iterator[Tensor]:
             yield from _flat(row)
 
 
-def _add(thetas: list[Tensor], z: Tensor, scale: float, foreach: bool) -> None:
-    parts = z.split([len(theta) for theta in thetas])
-    if foreach:
-        torch._foreach_add_(thetas, parts, alpha=scale)
+def _add(block: Block, scale: float) -> None:
+    if block.group["foreach"]:
+        torch._foreach_add_(block.thetas, block.parts, alpha=scale)
         return
-    for theta, part in zip(thetas, parts, strict=True):
-        theta.add_(part, alpha=scale)
+    for theta, z in zip(block.thetas, block.parts, strict=True):
+        theta.add_(z, alpha=scale)
 
 
-def _scale(thetas: list[Tensor], factor: float, foreach: bool) -> None:
-    if foreach:
-        torch._foreach_mul_(thetas, factor)
+def _scale(block: Block, factor: float) -> None:
+    if block.group["foreach"]:
+        torch._foreach_mul_(block.thetas, factor)
         return
-    for theta in thetas:
+    for theta in block.thetas:
         theta.mul_(factor)

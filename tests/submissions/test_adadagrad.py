@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from card_defaults import card_defaults
 from torch import Tensor, nn
 
 from harness.cards import SubmissionCard, read_card
@@ -283,5 +284,5 @@ def test_the_card_and_the_constructors_agree() -> None:
         for name, argument in inspect.signature(part).parameters.items()
         if name not in ("session", "model", "params")
     }
-    assert {name: h.convert(h.default) for name, h in card.hyperparameters.items()} == arguments
+    assert card_defaults(card, arguments) == arguments
     assert (card.kind, card.implementation) == ("schedule", "adadagrad:AdAdaGrad")

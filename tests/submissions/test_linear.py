@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from card_defaults import card_defaults
 
 from harness.cards import SubmissionCard, read_card
 from harness.session import Factors
@@ -45,7 +46,8 @@ def test_an_illegal_fraction_is_refused(value: float) -> None:
 
 def test_the_card_and_the_constructor_agree() -> None:
     card = read_card(Path(linear.__file__).with_suffix(".yaml"), SubmissionCard)
-    assert {name: h.convert(h.default) for name, h in card.hyperparameters.items()} == {
+    arguments = {
         name: argument.default for name, argument in inspect.signature(Linear).parameters.items()
     }
+    assert card_defaults(card, arguments) == arguments
     assert (card.kind, card.implementation) == ("schedule", "linear:Linear")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from card_defaults import card_defaults
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -417,6 +418,6 @@ def test_the_card_and_the_constructors_agree() -> None:
         for name, argument in inspect.signature(part).parameters.items()
         if name not in ("params", "foreach", "session", "model", "optimizer")
     }
-    assert {name: h.convert(h.default) for name, h in card.hyperparameters.items()} == arguments
+    assert card_defaults(card, arguments) == arguments
     assert card.implementation == "schedule_free:ScheduleFreeAdamW"
     assert card.claim is not None and card.claim.ratio == 0.92

@@ -56,7 +56,9 @@ def examples(weights: Tensor | None = None) -> FakeSession:
 
 def sequences() -> FakeSession:
     targets = torch.tensor([[-100, 1, 2, 0], [-100, -100, -100, 1], [0, 0, 1, 2]])
-    return FakeSession(random(3, 4, FEATURES, seed=2), targets, torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64))
+    return FakeSession(
+        random(3, 4, FEATURES, seed=2), targets, torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)
+    )
 
 
 def predictions(session: FakeSession) -> list[tuple[list[float], float]]:

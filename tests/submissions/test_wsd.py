@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from card_defaults import card_defaults
 
 from harness.cards import SubmissionCard, read_card
 from harness.session import Factors
@@ -86,7 +87,8 @@ def test_warmup_and_decay_do_not_overlap() -> None:
 
 def test_the_card_and_the_constructor_agree() -> None:
     card = read_card(Path(wsd.__file__).with_suffix(".yaml"), SubmissionCard)
-    assert {name: h.convert(h.default) for name, h in card.hyperparameters.items()} == {
+    arguments = {
         name: argument.default for name, argument in inspect.signature(WSD).parameters.items()
     }
+    assert card_defaults(card, arguments) == arguments
     assert (card.kind, card.implementation) == ("schedule", "wsd:WSD")

@@ -1,6 +1,6 @@
 """finetune/digits: odd or even, on digits turned by 40°, from a body trained on upright ones.
 
-What is trained is a head on frozen features, 66 numbers: few enough for methods that see
+What is trained is a head on frozen features, 34 numbers: few enough for methods that see
 losses only and no gradients, whose steps grow with the dimension they search.
 """
 
@@ -23,7 +23,7 @@ from workloads.digit_images import (
 )
 
 HIDDEN = 64
-FEATURES = 32
+FEATURES = 16
 PARITIES = 2  # 0: even, 1: odd
 
 SPLIT_SEED = 1797
@@ -43,7 +43,7 @@ PRETRAINING_SHIFT_RANGE = 8
 
 
 class Classifier(nn.Module):
-    """Inputs [B, 64] → 64 rectified units → 32 features, normalised → logits [B, classes].
+    """Inputs [B, 64] → 64 rectified units → 16 features, normalised → logits [B, classes].
 
     Each example's features are centred and scaled on their own: no statistics of a batch,
     which a probe with perturbed weights would disturb.

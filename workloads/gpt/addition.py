@@ -31,10 +31,10 @@ WIDTH = 64
 DEPTH = 2
 HEADS = 8
 
-TRAINING_EXAMPLES = 20_000
+TRAINING_EXAMPLES = 50_000
 HELD_OUT_EXAMPLES = 2_000  # in evaluation and again in test
 DATA_SEED = 2307_03381
-DRAWS = 36_000  # enough that this many different sums remain
+DRAWS = 80_000  # enough that this many different sums remain
 EVALUATION_BATCH = 128
 
 

@@ -1,0 +1,1 @@
+"""Parameterizations: other parameters than the model's own."""

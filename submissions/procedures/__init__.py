@@ -1,0 +1,1 @@
+"""Procedures: methods that own the training loop."""
