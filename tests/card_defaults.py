@@ -6,7 +6,7 @@ from harness.cards import FROM_RECIPE, Scalar, SubmissionCard
 
 
 def card_defaults(card: SubmissionCard, constructor: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return the card's defaults; one taken from the workload's recipe reads as the constructor's."""
+    """Return the card's defaults; one that the recipe gives reads as the constructor's."""
     return {
         name: constructor[name] if known.default == FROM_RECIPE else known.convert(known.default)
         for name, known in card.hyperparameters.items()
