@@ -52,6 +52,14 @@ OPTIONS = {
     "bench db rebuild": ["--results: text"],
     "bench runs": [],
     "bench runs rm": ["NAMES: run, required, repeatable", "--yes: flag", "--results: text"],
+    "bench doctor": ["--device: text = auto", "--format: table|json = table", "--results: text"],
+    "bench new": [],
+    "bench new submission": [
+        "NAME: text, required",
+        "--kind: optimizer|schedule|data|zeroth-order|objective|parameterization|averaging|"
+        "procedure, required",
+        "--directory: text",
+    ],
     "bench pace": [
         "-w --workload: workload, required",
         "--device: text = auto",
