@@ -36,12 +36,14 @@ def recalibrated(model: nn.Module) -> Iterator[bool]:
     batch alike, as Izmailov et al. 2018 (1803.05407) do for averaged weights.
     """
     norms = _batch_norms(model)
-    momenta = [module.momentum for module in norms]
+    before = [(module.momentum, module.training) for module in norms]
     for module in norms:
         module.reset_running_stats()
         module.momentum = None
+        module.training = True  # a frozen one would keep the reset statistics
     try:
         yield bool(norms)
     finally:
-        for module, momentum in zip(norms, momenta, strict=True):
+        for module, (momentum, training) in zip(norms, before, strict=True):
             module.momentum = momentum
+            module.training = training

@@ -45,9 +45,9 @@ class Batch:
 class Factors:
     """What a schedule multiplies for the next step; the base values are the recipe's.
 
-    In each parameter group: `learning_rate` scales `lr`, `weight_decay` scales
-    `weight_decay`, `momentum` scales `momentum` or, where there is none, the first of `betas`
-    (or `beta1`). `batch_size` scales the recipe's batch size, rounded.
+    In each parameter group, of the keys that it has: `learning_rate` scales `lr`,
+    `weight_decay` scales `weight_decay`, `momentum` scales `momentum`, `beta1` and the first of
+    `betas`. `batch_size` scales the recipe's batch size, rounded.
     """
 
     learning_rate: float = 1.0

@@ -4,6 +4,7 @@ It never returns an evaluation metric and holds no evaluation data.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -73,7 +74,9 @@ class Session:
         self._label_smoothing = spec.recipe.label_smoothing
         self._grid = spec.workload.grid_model_passes
         self._due = self._grid
-        self._augmentation_stream = torch.Generator(device=device).manual_seed(spec.streams.data)
+        # Two streams: what a submission looks at besides must not change what it trains on.
+        self._training_stream = torch.Generator(device=device).manual_seed(spec.streams.data)
+        self._beside_stream = torch.Generator(device=device).manual_seed(spec.streams.submission)
         self._selections: Iterator[Selection] = iter(())
         self._objective: Objective | None = None
         self._policy: object = None  # what it hears of depends on which contracts it keeps
@@ -107,15 +110,18 @@ class Session:
 
     def batch(self) -> Batch:
         """Return the next batch that the data policy selects."""
-        batch = self.examples_of(next(self._selections))
+        batch = self._look_up(next(self._selections), self._training_stream)
         self.last_batch = batch
         self._words[words.EXAMPLES] += batch.size
         return batch
 
     def examples_of(self, selection: Selection) -> Batch:
-        """Return the examples of a selection, augmented as in training."""
+        """Return the examples of a selection, augmented as in training; none is counted."""
+        return self._look_up(selection, self._beside_stream)
+
+    def _look_up(self, selection: Selection, augmentation: torch.Generator) -> Batch:
         ids = selection.ids.to(self.device)
-        inputs, targets = self._workload.training_batch(self._data, ids, self._augmentation_stream)
+        inputs, targets = self._workload.training_batch(self._data, ids, augmentation)
         weights = None if selection.weights is None else selection.weights.to(self.device)
         return Batch(ids=ids, inputs=inputs, targets=targets, weights=weights)
 
@@ -146,8 +152,17 @@ class Session:
         return losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
 
     def backward(self, loss: Tensor, examples: int, *, create_graph: bool = False) -> None:
-        """Backpropagate; counts a backward pass of so many examples."""
-        loss.backward(create_graph=create_graph)
+        """Backpropagate; counts a backward pass of so many examples.
+
+        With `create_graph` the gradients can be differentiated again, and keep the graph alive
+        until they are dropped: `optimizer.zero_grad()`.
+        """
+        if create_graph:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True")
+                loss.backward(create_graph=True)
+        else:
+            loss.backward()
         self.count(forward=0, backward=examples)
 
     def count(self, *, forward: int, backward: int) -> None:
@@ -195,9 +210,15 @@ class Session:
         return self._make_training(model)
 
     def holdout(self, fraction: float) -> Tensor:
-        """Take so much of the training data out of training; return its ids [n], on CPU."""
-        order = torch.randperm(len(self.training_ids), generator=self.generator)
+        """Take so much of the training data out of training; return its ids [n], on CPU.
+
+        Raises:
+            ValueError: the fraction is negative, or leaves nothing to train on.
+        """
         count = round(fraction * len(self.training_ids))
+        if not 0 <= count < len(self.training_ids):
+            raise ValueError(f"session.holdout: fraction must be in [0, 1), not {fraction!r}")
+        order = torch.randperm(len(self.training_ids), generator=self.generator)
         held = self.training_ids[order[:count]]
         self.training_ids = self.training_ids[order[count:].sort().values]
         return held

@@ -59,11 +59,13 @@ class Closure:
 
     def _evaluate(self, batch: Batch, *, probe: bool = False) -> Tensor:
         session = self._session
-        with torch.set_grad_enabled(self._kind != "forward"):
+        backward = self._kind != "forward"
+        if backward:  # before the forward pass: old gradients, or their graph, make room for it
+            self._optimizer.zero_grad(set_to_none=True)
+        with torch.set_grad_enabled(backward):
             losses = session.per_example_loss(session.outputs(self._model, batch), batch)
             loss = session.probe_loss(losses, batch) if probe else session.loss(losses, batch)
-            if self._kind != "forward":
-                self._optimizer.zero_grad(set_to_none=True)
+            if backward:
                 session.backward(loss, batch.size, create_graph=self._kind == "graph")
                 if self._clip_norm is not None:
                     nn.utils.clip_grad_norm_(self._parameters, self._clip_norm, foreach=True)

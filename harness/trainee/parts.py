@@ -1,8 +1,9 @@
 """Builds the recipe's parts: the submission's where it has some, the reference's elsewhere."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -47,6 +48,8 @@ class PartsBuilder:
         self._classes: dict[Place, type] = {
             part.place: load_class(part) for part in spec.recipe.parts
         }
+        # Weak: a procedure's pilots are its own to forget.
+        self._trainings: list[weakref.ref[RecipeTraining]] = []
 
     def build(self, session: Session, model: nn.Module, order: torch.Generator) -> Parts:
         """Build every part for `model` and tell the session of data policy and objective.
@@ -82,13 +85,12 @@ class PartsBuilder:
         part = recipe.part("optimizer")
         assert part is not None, "every recipe names an optimizer"
         groups = parameter_groups(model, self._workload.head_parameters, recipe.decay_exempt_roles)
-        optimizer = self._classes["optimizer"](
-            groups, **part.hyperparameters, **_needs(part, session, model, None)
-        )
-        if not isinstance(optimizer, torch.optim.Optimizer):
+        kind = self._classes["optimizer"]
+        if not issubclass(kind, torch.optim.Optimizer):
             raise DisqualifiedError(f"{part.name}: {part.class_name} is no torch.optim.Optimizer")
+        optimizer = kind(groups, **_arguments(part, session, model, None))
         schedule = self._make("schedule", Schedule, session, model, optimizer)
-        return RecipeTraining(
+        training = RecipeTraining(
             session,
             model,
             optimizer=optimizer,
@@ -97,6 +99,20 @@ class PartsBuilder:
             clip_norm=recipe.clip_norm,
             batch_size=recipe.batch_size,
         )
+        self._trainings.append(weakref.ref(training))
+        return training
+
+    def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer | None:
+        """Return the latest optimizer in use that trains parameters of `model`, if one does."""
+        parameters = set(model.parameters())
+        for reference in reversed(self._trainings):
+            training = reference()
+            if training is not None and any(
+                not parameters.isdisjoint(group["params"])
+                for group in training.optimizer.param_groups
+            ):
+                return training.optimizer
+        return None
 
     def _make(
         self,
@@ -109,20 +125,23 @@ class PartsBuilder:
         part = self._spec.recipe.part(place)
         if part is None:
             return None
-        made = self._classes[place](
-            **part.hyperparameters, **_needs(part, session, model, optimizer)
-        )
-        # mypy takes no abstract class where a `type` is asked for, hence the cast.
-        if not isinstance(made, cast(type[T], contract)):
+        kind = self._classes[place]
+        # mypy takes no abstract class where a `type` is asked for, hence the casts.
+        if not issubclass(kind, cast(type, contract)):
             raise DisqualifiedError(
                 f"{part.name}: {part.class_name} is no harness.session.{contract.__name__}, "
                 f"which the place `{place}` asks for"
             )
-        return made
+        return cast(T, kind(**_arguments(part, session, model, optimizer)))
 
 
-def _needs(
+def _arguments(
     part: Part, session: Session, model: nn.Module, optimizer: torch.optim.Optimizer | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
+    """Return what a part is built with: its hyperparameters, and what its card needs."""
     available: dict[str, object] = {"session": session, "model": model, "optimizer": optimizer}
-    return {need: available[need] for need in part.needs}
+    if optimizer is None and "optimizer" in part.needs:
+        raise DisqualifiedError(
+            f"{part.name}: the place `{part.place}` cannot need the optimizer, built later"
+        )
+    return part.hyperparameters | {need: available[need] for need in part.needs}

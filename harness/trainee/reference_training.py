@@ -38,7 +38,10 @@ def warmup_cosine(progress: float, warmup_fraction: float, final_fraction: float
 
 
 class UniformShuffling(Data):
-    """Each epoch a permutation of the training ids; a last, smaller batch is dropped."""
+    """Each epoch a permutation of the training ids; a last, smaller batch is dropped.
+
+    A batch that is to be larger than an epoch is an epoch.
+    """
 
     def __init__(self, session: Session, order: torch.Generator) -> None:
         self._session = session
@@ -50,7 +53,11 @@ class UniformShuffling(Data):
             shuffled = ids[torch.randperm(len(ids), generator=self._order)]
             shuffled = shuffled.to(self._session.device)
             position = 0
-            while position + (size := self._session.batch_size) <= len(ids):
+            # A holdout begins a new epoch, without the ids that it took.
+            while self._session.training_ids is ids:
+                size = min(self._session.batch_size, len(ids))
+                if position + size > len(ids):
+                    break
                 yield Selection(ids=shuffled[position : position + size])
                 position += size
 
@@ -58,7 +65,8 @@ class UniformShuffling(Data):
 class GroupScaling:
     """Applies a schedule's factors to an optimizer's parameter groups.
 
-    The base values are those that the groups had when they were made.
+    The base values are those that the groups had when they were made; a key that a group does
+    not have stays away.
     """
 
     _KEYS = ("lr", "weight_decay", "momentum", "beta1", "betas")
@@ -70,7 +78,8 @@ class GroupScaling:
     def apply(self, factors: Factors) -> None:
         """Set every group for the next step."""
         for group, base in zip(self._optimizer.param_groups, self._base, strict=True):
-            group["lr"] = base["lr"] * factors.learning_rate
+            if "lr" in base:
+                group["lr"] = base["lr"] * factors.learning_rate
             if "weight_decay" in base:
                 group["weight_decay"] = base["weight_decay"] * factors.weight_decay
             for key in ("momentum", "beta1"):
@@ -109,6 +118,7 @@ class RecipeTraining(Training):
 
     def step(self) -> None:
         session = self._session
+        # The batch size may yet change with these very factors; the last step's stands for it.
         factors = self._schedule(session.progress(session.examples + session.batch_size))
         self._scaling.apply(factors)
         session.batch_size = max(1, round(self._batch_size * factors.batch_size))

@@ -15,7 +15,7 @@ from harness.counters import Counters
 from harness.messages import TraineeEnd
 from harness.prepared_data import load_split, starting_model
 from harness.reference_step import ReferenceStep
-from harness.session import Session
+from harness.session import Averaging, Session
 from harness.spec import RunSpec
 from harness.trainee.compilation import compile_ns
 from harness.trainee.export import export_weights
@@ -65,7 +65,8 @@ def _prepare_and_train(
 
     def evaluate(evaluated: nn.Module) -> None:
         assert parts is not None
-        with _as_evaluated(parts), contextlib.ExitStack() as off_clock:
+        optimizer = builder.optimizer_of(evaluated)
+        with _as_evaluated(parts.averaging, optimizer), contextlib.ExitStack() as off_clock:
             weights = canonical_weights(evaluated)
             if parts.parameterization is not None:
                 weights = parts.parameterization.canonical_weights(evaluated)
@@ -134,17 +135,18 @@ def _prepare(spec: RunSpec) -> tuple[torch.device, Workload, dict[str, Tensor]]:
 
 
 @contextlib.contextmanager
-def _as_evaluated(parts: Parts) -> Iterator[None]:
+def _as_evaluated(
+    averaging: Averaging | None, optimizer: torch.optim.Optimizer | None
+) -> Iterator[None]:
     """Have the weights to evaluate in place; on the clock, both ways.
 
     An optimizer that keeps two sets of weights switches by `.eval()` and `.train()`, as the
     ecosystem's do; an averaging part sees to that itself.
     """
-    if parts.averaging is not None:
-        with parts.averaging.evaluated():
+    if averaging is not None:
+        with averaging.evaluated():
             yield
         return
-    optimizer = parts.training.optimizer if parts.training is not None else None
     switch = {name: getattr(optimizer, name, None) for name in ("eval", "train")}
     if callable(switch["eval"]):
         switch["eval"]()

@@ -1,9 +1,11 @@
 """Imports a submission's class, from a package or from a file outside any."""
 
+import functools
 import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from harness.spec import Part
 
@@ -23,15 +25,27 @@ def load_class(part: Part) -> type:
         module = importlib.import_module(part.module)
     else:
         assert part.file is not None
-        path = Path(part.file)
-        name = f"timetrial_submission_{path.stem}"  # ./random.py must not hide Python's own
-        specification = importlib.util.spec_from_file_location(name, path)
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[name] = module
-        specification.loader.exec_module(module)
+        module = _module_of_file(Path(part.file))
     found = vars(module).get(part.class_name)
     if not isinstance(found, type):
         raise DisqualifiedError(f"{part.name}: the module defines no class {part.class_name}")
     return found
+
+
+@functools.cache
+def _module_of_file(path: Path) -> ModuleType:
+    """Run a file once, however many places use it: its classes share the module's state."""
+    name = f"timetrial_submission_{path.stem}"  # ./random.py must not hide Python's own
+    while name in sys.modules:
+        name += "_"  # a file of the same name in another folder
+    specification = importlib.util.spec_from_file_location(name, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -59,7 +59,9 @@ class RecomputedLinear(torch.autograd.Function):
         dx = (
             dy @ dense_weight(B, A, values, support, ctx.scale) if ctx.needs_input_grad[0] else None
         )
-        dW = dy.flatten(0, -2).mT @ x.flatten(0, -2)  # [out, in]; freed with this call
+        dW = dy.reshape(-1, dy.shape[-1]).mT @ x.reshape(
+            -1, x.shape[-1]
+        )  # [out, in]; freed with this call
         dB, dA = ctx.scale * (dW @ A.mT), ctx.scale * (B.mT @ dW)
         return dx, dB, dA, dW.flatten()[support], None, None
 
@@ -125,15 +127,19 @@ class SLTrain(Parameterization):
                 "SLTrain: the model has no hidden nn.Linear that trains; "
                 f"it has {len(layers)} in all, the last of them its head"
             )
-        named = list(model.named_parameters(remove_duplicate=False))
-        uses = [name for name, p in named if any(p is layer.weight for layer in hidden)]
-        if len(uses) > len(hidden):
-            raise ValueError(f"SLTrain: hidden weights are shared, among {', '.join(uses)}")
+        weights = {layer.weight for layer in hidden}
+        owned = [
+            f"{path}.{name}"
+            for path, module in model.named_modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter in weights
+        ]
+        if len(owned) > len(weights):
+            raise ValueError(f"SLTrain: hidden weights are shared, among {', '.join(owned)}")
         replacements = {layer: SparseLowRankLinear(layer, *self._settings) for layer in hidden}
-        for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, nn.Linear) and child in replacements:
-                    setattr(parent, name, replacements[child])
+        for path, module in list(model.named_modules(remove_duplicate=False)):
+            if isinstance(module, nn.Linear) and module in replacements:
+                model.set_submodule(path, replacements[module])
         return model
 
     @torch.no_grad()

@@ -29,6 +29,7 @@ network on would be another method.
 
 import copy
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +73,24 @@ def weak_learner(model: nn.Module, units: int) -> nn.Module:
     return learner
 
 
+def minimiser(parameters: Iterable[Tensor], iterations: int) -> torch.optim.LBFGS:
+    """Return L-BFGS that all but leaves the end to the number of iterations.
+
+    Residuals shrink from stage to stage, and absolute tolerances would stop late fits early.
+    """
+    return torch.optim.LBFGS(
+        parameters,
+        max_iter=iterations,
+        tolerance_grad=1e-10,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )
+
+
 def best_constant(session: Session, outputs: Tensor, batch: Batch) -> Tensor:
     """Return the outputs [K] that minimise the mean loss if every example has them."""
     constant = outputs.new_zeros(outputs.shape[1:], requires_grad=True)
-    optimizer = torch.optim.LBFGS([constant], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = minimiser([constant], iterations=100)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -186,9 +201,7 @@ class GBNN(Procedure):
         model: nn.Module,
     ) -> None:
         """Fit the learner to the residuals [n, K]; `model` is what stands to evaluation."""
-        optimizer = torch.optim.LBFGS(
-            learner.parameters(), max_iter=self._iterations, line_search_fn="strong_wolfe"
-        )
+        optimizer = minimiser(learner.parameters(), iterations=self._iterations)
 
         def closure() -> Tensor:
             optimizer.zero_grad()

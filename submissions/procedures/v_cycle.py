@@ -29,7 +29,7 @@ here the head is a matrix of its own, and the rule for columns does it.
 """
 
 import math
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -117,28 +117,27 @@ def interpolate(big: nn.Module, other: dict[str, Tensor], alpha: float) -> None:
         parameter.lerp_(other[name], alpha)
 
 
-class _Rule(Protocol):
-    def __call__(self, w: Tensor, dim: int, *, incoming: bool) -> Tensor: ...
-
-
-def _fold(w: Tensor, dim: int, *, incoming: bool) -> Tensor:
+def _fold(w: Tensor, dim: int, incoming: bool) -> Tensor:
     halves = torch.stack(w.chunk(2, dim))
     return halves.sum(dim=0) if incoming else halves.mean(dim=0)
 
 
-def _unfold(w: Tensor, dim: int, *, incoming: bool) -> Tensor:
+def _unfold(w: Tensor, dim: int, incoming: bool) -> Tensor:
     return torch.cat((w, w), dim) / (2 if incoming else 1)
 
 
 def _mapped(
-    w: Tensor, shape: torch.Size, axes: tuple[int, dict[int, bool]], rule: "_Rule"
+    w: Tensor,
+    shape: torch.Size,
+    axes: tuple[int, dict[int, bool]],
+    rule: Callable[[Tensor, int, bool], Tensor],
 ) -> Tensor:
     """Apply a rule along every axis whose size is another in `shape`."""
     stacked, incoming = axes
-    result = w.unflatten(0, (stacked, -1))
+    result: Tensor = w.unflatten(0, (stacked, -1))
     for dim, is_incoming in incoming.items():
         if w.shape[dim] != shape[dim]:
-            result = rule(result, dim + 1, incoming=is_incoming)
+            result = rule(result, dim + 1, is_incoming)
     return result.flatten(0, 1)
 
 

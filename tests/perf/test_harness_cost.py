@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from perf.paired_ratio import measure_pairs, paired_ratio
@@ -19,7 +20,8 @@ from harness.recipe import resolve
 from harness.run import Plan, Request, carry_out, plan
 from harness.seeds import SeedStreams
 from harness.session import Session
-from harness.spec import RunSpec
+from harness.spec import Part, RunSpec
+from harness.trainee.parts import PartsBuilder
 from harness.trainee.reference_training import train
 from harness.workload import Workload
 
@@ -62,12 +64,19 @@ class _Enough(BaseException):
 
 def no_op_spec() -> RunSpec:
     entry = catalogue.workload("resnet/digits")
-    resolved = resolve("adamw", entry.card, [])
+    sgd = Part(
+        name="sgd",
+        place="optimizer",
+        class_name="SGD",
+        module="torch.optim",
+        hyperparameters={"lr": 1e-9},
+    )
+    recipe = msgspec.structs.replace(resolve("adamw", entry.card, []).recipe, parts=[sgd])
     return RunSpec(
         run_id="no-op",
-        submission="adamw",
+        submission="sgd",
         source_sha256="",
-        recipe=resolved.recipe,
+        recipe=recipe,
         hyperparameters={},
         tuning_effort="reference",
         workload=entry.card,
@@ -102,11 +111,21 @@ def harness_step_s(spec: RunSpec) -> float:
             raise _Enough
 
     data = {"ids": torch.arange(spec.workload.data.training_examples)}
-    session = Session(spec, workload, data, torch.device("cpu"), counters.words, evaluate)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    builder = PartsBuilder(spec, workload)
+    session = Session(
+        spec,
+        workload,
+        data,
+        torch.device("cpu"),
+        counters.words,
+        evaluate,
+        lambda other: builder.training(session, other),
+    )
+    parts = builder.build(session, model, torch.Generator().manual_seed(0))
+    assert parts.training is not None
     begun = time.perf_counter()
     with pytest.raises(_Enough):
-        train(session, model, optimizer, spec.recipe)
+        train(session, parts.model, parts.training, parts.averaging)
     return (time.perf_counter() - begun) / counters.steps
 
 

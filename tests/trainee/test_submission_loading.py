@@ -48,3 +48,33 @@ def test_what_the_file_raises_comes_through(tmp_path: Path) -> None:
     file.write_text("1 / 0\n")
     with pytest.raises(ZeroDivisionError):
         load_class(part("Mine", file=file))
+
+
+def test_a_file_runs_once_for_all_its_places(tmp_path: Path) -> None:
+    file = tmp_path / "method.py"
+    file.write_text(
+        "shared = []\n\n\nclass One:\n    seen = shared\n\n\nclass Two:\n    seen = shared\n"
+    )
+    one, two = (load_class(part(name, file=file)) for name in ("One", "Two"))
+    assert one.seen is two.seen  # type: ignore[attr-defined]
+    assert load_class(part("One", file=file)) is one
+
+
+def test_files_of_one_name_in_two_folders_are_two_modules(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "method.py" for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("class Mine:\n    pass\n")
+    a, b = (load_class(part("Mine", file=file)) for file in files)
+    assert a is not b and a.__module__ != b.__module__
+    assert vars(sys.modules[a.__module__])["Mine"] is a
+
+
+def test_a_file_that_failed_leaves_no_half_of_a_module(tmp_path: Path) -> None:
+    file = tmp_path / "halfway.py"
+    file.write_text("x = 1\n1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        load_class(part("Mine", file=file))
+    assert not any("halfway" in name for name in sys.modules)
+    file.write_text("class Mine:\n    pass\n")
+    assert load_class(part("Mine", file=file)).__name__ == "Mine"

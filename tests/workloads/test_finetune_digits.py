@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.prepared_data import tensors_sha256
 from harness.workload import canonical_weights
 from workloads.digit_images import (
     CLASSES,
@@ -26,6 +27,7 @@ from workloads.finetune.digits import (
     SHIFT_RANGE,
     SPLIT_SEED,
     TURN,
+    WEIGHT_UNIT,
     FinetuneDigits,
 )
 
@@ -156,6 +158,15 @@ def test_pretrain_is_identical_to_the_byte(
         assert tensor.numpy().tobytes() == again[name].numpy().tobytes()
 
 
+def test_pretrained_weights_are_those_of_the_calibration(pretrained: dict[str, Tensor]) -> None:
+    for tensor in pretrained.values():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor * WEIGHT_UNIT, (tensor * WEIGHT_UNIT).round())
+    # The rounding makes them the same on every processor; another hash is another task.
+    calibrated = "39639ba7a6b8d3ed5a1aba61cf595f1f88cd6a1d1217785721823a689fb92e4c"
+    assert tensors_sha256(pretrained) == calibrated
+
+
 def test_pretrain_leaves_generator_and_threads_alone(
     workload: FinetuneDigits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +175,7 @@ def test_pretrain_leaves_generator_and_threads_alone(
     before = torch.get_rng_state()
     torch.set_num_threads(2)
     try:
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():  # as a caller may hold it
             workload.pretrain()
         assert torch.get_num_threads() == 2
     finally:
@@ -189,7 +200,7 @@ def test_pretrained_weights_beat_a_fresh_model_and_miss_the_target(
     model.load_state_dict(pretrained)
     with torch.inference_mode():
         accuracy = workload.evaluate(model, splits["evaluation"])["accuracy"]
-    assert 0.55 < accuracy < 0.75
+    assert 0.65 < accuracy < 0.75
 
 
 def test_only_the_head_is_trained(workload: FinetuneDigits, splits: Splits) -> None:

@@ -221,16 +221,16 @@ def test_metric_agrees_with_greedy_decoding(workload: GPTAddition, splits: Split
     model = AddsButSometimesDropsCarries()
     greedy = decodes(model, tokens).double().mean().item()
     assert workload.evaluate(model, {"tokens": tokens})["accuracy"] == greedy
-    assert 0.4 < greedy < 0.95
+    assert 0.3 < greedy < 0.9
 
 
 def test_metric_agrees_with_greedy_decoding_of_a_network(workload: GPTAddition) -> None:
     torch.manual_seed(0)
     model = workload.build_model()
-    tokens = write_sums(torch.arange(64), torch.arange(64) * 37 % 64)
+    tokens = write_sums(torch.arange(32), torch.arange(32) * 37 % 32)
     inputs, targets = shift(tokens)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(60):
+    for _ in range(26):
         workload.per_example_loss(model(inputs), targets, 0.0).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -306,7 +306,7 @@ def test_model_comes_in_training_mode_from_the_global_seed(workload: GPTAddition
     assert all(torch.equal(names[name], tensor) for name, tensor in twin.named_parameters())
     # What writes to the residual stream starts at 1 ÷ √fan-in ÷ √(2 depth), here 1/16 and 1/32.
     for name, std in {"attention.projection": 1 / 16, "contract": 1 / 32, "expand": 1 / 8}.items():
-        assert names[f"blocks.1.{name}.weight"].std() == pytest.approx(std, rel=0.05)
+        assert names[f"blocks.1.{name}.weight"].std().item() == pytest.approx(std, rel=0.05)
 
 
 def test_model_is_generic_in_its_sizes() -> None:
@@ -316,7 +316,7 @@ def test_model_is_generic_in_its_sizes() -> None:
     matrices = 3 * (12 * 12 * 4 + 12 * 48 * 2)
     vectors = (3 * 2 + 1) * 2 * 12
     assert sum(p.numel() for p in model.parameters()) == matrices + vectors + (7 + 9 + 7) * 12
-    with pytest.raises(ValueError, match="width a multiple of heads; got .*width=12.*heads=5"):
+    with pytest.raises(ValueError, match=r"width a multiple of heads; got .*width=12.*heads=5"):
         GPT(vocabulary=7, context=9, width=12, depth=3, heads=5)
     with pytest.raises(ValueError, match="depth=0"):
         GPT(vocabulary=7, context=9, width=12, depth=0, heads=2)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.workload import PretrainedWorkload
+from harness.workload import PretrainedWorkload, canonical_weights
 from workloads.digit_images import (
     CLASSES,
     PIXELS,
@@ -40,6 +40,7 @@ PRETRAINING_LR = 3e-3
 PRETRAINING_COPIES = 4
 PRETRAINING_MATRIX_RANGE = 6
 PRETRAINING_SHIFT_RANGE = 8
+WEIGHT_UNIT = 1024  # pre-trained weights are multiples of 1/1024
 
 
 class Classifier(nn.Module):
@@ -91,8 +92,10 @@ class FinetuneDigits(PretrainedWorkload):
         """Return a body trained to tell the ten digits apart upright, and a head made from its own.
 
         The odd digits' row of the head is the mean of their five rows, the even ones' likewise.
-        Only base images of the training split are seen. 1,000 steps of Adam on one thread,
-        with a linear decay; the thread count and the global generator are put back.
+        Only base images of the training split are seen. 1,000 steps of Adam on one thread, with
+        a linear decay, in float64 and then rounded to multiples of 1/1024: processors differ by
+        some 1e-15 in what they reach, so all start fine-tuning from the same bytes. The thread
+        count and the global generator are put back.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -102,11 +105,14 @@ class FinetuneDigits(PretrainedWorkload):
                 trained = _trained_on_upright_digits()
         finally:
             torch.set_num_threads(threads)
-        weights = dict(trained.named_parameters()) | dict(trained.named_buffers())
+        weights = canonical_weights(trained)
         for name in self.head_parameters:
             rows = weights[name]
             weights[name] = torch.stack([rows[kind::PARITIES].mean(0) for kind in range(PARITIES)])
-        return {name: tensor.detach().clone() for name, tensor in weights.items()}
+        return {
+            name: ((tensor.detach() * WEIGHT_UNIT).round() / WEIGHT_UNIT).float()
+            for name, tensor in weights.items()
+        }
 
     def build_model(self) -> nn.Module:
         """Return the classifier for two classes, its body frozen (`requires_grad` is off)."""
@@ -148,8 +154,8 @@ def _trained_on_upright_digits() -> Classifier:
     distortions = random_distortions(
         random, len(ids), PRETRAINING_MATRIX_RANGE, PRETRAINING_SHIFT_RANGE
     )
-    inputs, targets = distort(images[ids], *distortions).flatten(1), labels[ids]
-    model = Classifier(CLASSES)
+    inputs, targets = distort(images[ids].double(), *distortions).flatten(1), labels[ids]
+    model = Classifier(CLASSES).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=PRETRAINING_LR, fused=True)
     for step in range(PRETRAINING_STEPS):
         optimizer.param_groups[0]["lr"] = PRETRAINING_LR * (1 - step / PRETRAINING_STEPS)
