@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness.cards import WorkloadCard
 from harness.errors import UsageError
 from harness.prepared_paths import SPLITS, Split, base_path, split_path
-from harness.workload import PretrainedWorkload, Workload
+from harness.workload import PretrainedWorkload, Workload, canonical_weights
 
 
 def prepare(workload: Workload) -> None:
@@ -50,8 +50,10 @@ def starting_model(workload: Workload) -> nn.Module:
     if isinstance(workload, PretrainedWorkload):
         path = base_path(workload.card)
         try:
-            model.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
+            base = load_file(path)
+            for name, tensor in canonical_weights(model).items():
+                tensor.data.copy_(base[name])
+        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
             raise UsageError(
                 f"The base weights of {workload.card.name} cannot be read: {error}. "
                 f"Delete {path.parent}; the next run makes them anew."

@@ -98,6 +98,11 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
                     f"`{place}`. Name one of them."
                 )
             by_place[place] = candidate
+    if "procedure" in by_place and "averaging" in by_place:
+        raise UsageError(
+            f"{by_place['procedure'].name!r} owns the loop, so {by_place['averaging'].name!r} has "
+            "no steps to average over. Name one of them."
+        )
     named = list(candidates)
     if "optimizer" not in by_place:
         candidates.append(_candidate(workload.recipe.optimizer))

@@ -458,3 +458,28 @@ def test_any_importable_optimizer_is_a_submission() -> None:
 @pytest.mark.parametrize("name", ["torch.optimm:NAdam", "no_such_package:Class", "a.b.c:D"])
 def test_a_module_that_cannot_be_found_is_named(name: str) -> None:
     assert f"The module {name.partition(':')[0]!r}" in refused(name)
+
+
+def test_nothing_averages_beside_a_procedure() -> None:
+    assert "'v-cycle' owns the loop, so 'ema' has no steps" in refused("v-cycle+ema")
+
+
+def test_a_card_may_take_the_workloads_own_value() -> None:
+    card = msgspec.structs.replace(
+        CARD, recipe=msgspec.structs.replace(CARD.recipe, warmup_fraction=0.25)
+    )
+    uba = next(part for part in resolve("uba", card, []).recipe.parts if part.name == "uba")
+    assert uba.hyperparameters["warmup_fraction"] == 0.25
+    resolved = resolve("uba", card, ["uba.warmup_fraction=0.5"])
+    uba = next(part for part in resolved.recipe.parts if part.name == "uba")
+    assert uba.hyperparameters["warmup_fraction"] == 0.5
+
+
+def test_methods_of_several_places_compose() -> None:
+    resolved = resolve("lion+uba+rs2+ema", CARD, ["lion.lr=3e-4"])
+    assert resolved.name == "lion+uba+rs2+ema"
+    places = {part.place: part.name for part in resolved.recipe.parts}
+    assert places == {"optimizer": "lion", "schedule": "uba", "data": "rs2", "averaging": "ema"}
+    assert resolved.hyperparameters["lion.lr"] == 3e-4
+    assert resolved.hyperparameters["rs2.fraction"] == 0.1
+    assert refused("schedule-free+uba").startswith("'schedule-free' and 'uba' both fill the place")
