@@ -43,8 +43,12 @@ class IndexBusyError(UsageError):
     """Another process has held the index for longer than anybody should wait."""
 
 
+# A full disk shows as the last two: DuckDB fails in the commit, and then takes nothing more.
+_WRITE_ERRORS = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)
+
+
 class _UnwritableError(UsageError):
-    """The results folder is not ours to write."""
+    """The results folder is not ours to write, or is full."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -461,7 +465,7 @@ def _write(home: Path, found: "list[_Found]", gone: Collection[str]) -> bool:
     except duckdb.Error as error:
         if "Permission denied" in str(error) or "Read-only" in str(error):
             raise _unwritable(path, error) from None
-        return False
+        return False  # damaged, or no room to write: a rebuild tells which
     return True
 
 
@@ -479,10 +483,14 @@ def _rebuild_locked(home: Path) -> Ingestion:
             for table in TABLES:
                 _insert(connection, table, found)
             connection.commit()
+            # Into the file itself, since that alone is moved; closing would not say if it failed.
+            connection.execute("CHECKPOINT")
         # A log left by a killed writer belongs to the old file; the new one must not replay it.
         _wal(path).unlink(missing_ok=True)
         aside.replace(path)
-    except (OSError, duckdb.IOException) as error:
+    except (OSError, *_WRITE_ERRORS) as error:
+        with contextlib.suppress(OSError):
+            _delete(aside)
         raise _unwritable(path, error) from None
     return ingestion
 
@@ -608,8 +616,8 @@ def _wait(path: Path, deadline: float, error: Exception) -> None:
 
 def _unwritable(path: Path, error: Exception) -> UsageError:
     return _UnwritableError(
-        f"The index {path} cannot be written: {error}. Name a results folder that is yours to "
-        f"write with --results DIR or $BENCH_RESULTS."
+        f"The index {path} cannot be written: {error}. Make room, or name a results folder that "
+        f"is yours to write with --results DIR or $BENCH_RESULTS."
     )
 
 

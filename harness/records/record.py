@@ -158,7 +158,7 @@ def _interrupted(evaluations: list[Evaluation]) -> Ended:
     first = next((evaluation for evaluation in evaluations if evaluation.meets), None)
     return Ended(
         outcome="interrupted",
-        reason="the referee ended without a word (killed, or the machine went down)",
+        reason="the referee ended without a word (killed, the disk full, or the machine went down)",
         traceback=None,
         elapsed_ns=last.elapsed_ns if last else 0,
         compile_ns=last.compile_ns if last else 0,

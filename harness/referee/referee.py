@@ -229,6 +229,7 @@ class Referee:
         off_grid: bool,
         export_ns: int,
     ) -> Evaluation:
+        from harness.referee.borrowed_cores import borrowed
         from harness.referee.evaluator import NotFiniteWeightsError, WrongWeightsError
 
         assert self._evaluator is not None
@@ -238,9 +239,12 @@ class Referee:
         metrics: dict[str, float] = {}
         try:
             self._evaluator.load(size)
-            value, metrics = self._evaluator.evaluate()
-            if metric.meets(value):
-                test_value = self._evaluator.test()
+            # The stopped trainee's cores are free: an evaluation takes as long as it must, and
+            # they are as warm afterwards as they would be in training.
+            with borrowed(self._spec.trainee_cores, self._spec.threads):
+                value, metrics = self._evaluator.evaluate()
+                if metric.meets(value):
+                    test_value = self._evaluator.test()
         except WrongWeightsError as error:
             raise RunOverError("disqualified", str(error)) from None
         except NotFiniteWeightsError:

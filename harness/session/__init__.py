@@ -4,6 +4,7 @@ An optimizer's contract is torch's own (`torch.optim.Optimizer`); the others are
 classes here. A submission imports from this package and from nothing else of `harness`.
 """
 
+from harness.session.batch_norm import frozen_batch_norm
 from harness.session.contracts import (
     Averaging,
     Batch,
@@ -36,4 +37,5 @@ __all__ = [
     "Session",
     "SetsHorizon",
     "Training",
+    "frozen_batch_norm",
 ]

@@ -35,13 +35,14 @@ the rule above, one tensor at a time. Both agree to rounding.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
+
+from harness.session import frozen_batch_norm
 
 if TYPE_CHECKING:
     from harness.session import Batch, Session
@@ -143,7 +144,7 @@ class Sophia(torch.optim.Optimizer):
         batch = self._session.last_batch
         assert batch is not None
         thetas = [p for group in self.param_groups for p in group["params"]]
-        with torch.enable_grad(), _running_statistics_kept(self._model):
+        with torch.enable_grad(), frozen_batch_norm(self._model):
             logits = self._session.outputs(self._model, batch)
             sampled_loss = sampled_cross_entropy(logits, batch)
             gs = torch.autograd.grad(sampled_loss, thetas, materialize_grads=True)
@@ -164,20 +165,6 @@ def sampled_cross_entropy(logits: Tensor, batch: "Batch") -> Tensor:
         c = counted * share.view(-1, *[1] * (counted.ndim - 1))
     losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
     return (c.sqrt().flatten() * losses).sum()
-
-
-@contextmanager
-def _running_statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Let batch norm normalise by the batch, as in training, and keep its running statistics."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
-    norms = [norm for norm in norms if norm.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 def _update_each(

@@ -1,9 +1,11 @@
 """The same training as `adamw` on `resnet/digits`, written as anybody would, with no harness.
 
-    python bare_loop.py STEPS CORES THREADS
+    python bare_loop.py CORES THREADS
 
-Prints the seconds of the loop. The data is read from the harness's cache; model and batches
-are the workload's own, since they are what is trained and not what is measured.
+Takes a number of steps a line on standard input and answers with the seconds that they took;
+but for the first of all, after a few untimed ones that warm the core's caches. The data is read
+from the harness's cache; model and batches are the workload's own, since they are what is
+trained and not what is measured.
 """
 
 import math
@@ -11,9 +13,11 @@ import os
 import sys
 import time
 
-steps, threads = int(sys.argv[1]), int(sys.argv[3])
-if sys.argv[2]:
-    os.sched_setaffinity(0, [int(core) for core in sys.argv[2].split(",")])
+WARM_UP_STEPS = 5
+
+cores, threads = sys.argv[1], int(sys.argv[2])
+if cores:
+    os.sched_setaffinity(0, [int(core) for core in cores.split(",")])
 
 import torch  # noqa: E402 - its threads inherit the pinning
 from torch import nn  # noqa: E402
@@ -51,25 +55,43 @@ optimizer = torch.optim.AdamW(
 )
 size, count = card.batch_size, card.data.training_examples
 
-begun = time.perf_counter()
 examples, position, permutation = 0, count, torch.empty(0)
-for _ in range(steps):
-    if position + size > count:
-        permutation, position = torch.randperm(count, generator=order), 0
-    x, y = workload.training_batch(data, permutation[position : position + size], augmentation)
-    position += size
-    examples += size
-    progress = min(1.0, examples / card.horizon_examples)
-    if progress < recipe.warmup_fraction:
-        factor = progress / recipe.warmup_fraction
-    else:
-        part = (progress - recipe.warmup_fraction) / (1 - recipe.warmup_fraction)
-        floor = recipe.final_lr_fraction
-        factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part))
-    for group in optimizer.param_groups:
-        group["lr"] = peak_lr * factor
-    loss = workload.per_example_loss(model(x), y, recipe.label_smoothing).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-sys.stdout.write(f"{time.perf_counter() - begun}\n")
+
+
+def train(steps: int) -> None:
+    """Go on for so many steps."""
+    global examples, position, permutation  # noqa: PLW0603 - a script as anybody would write
+    for _ in range(steps):
+        if position + size > count:
+            permutation, position = torch.randperm(count, generator=order), 0
+        ids = permutation[position : position + size]
+        x, y = workload.training_batch(data, ids, augmentation)
+        position += size
+        examples += size
+        progress = min(1.0, examples / card.horizon_examples)
+        if progress < recipe.warmup_fraction:
+            factor = progress / recipe.warmup_fraction
+        else:
+            part = (progress - recipe.warmup_fraction) / (1 - recipe.warmup_fraction)
+            floor = recipe.final_lr_fraction
+            factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part))
+        for group in optimizer.param_groups:
+            group["lr"] = peak_lr * factor
+        loss = workload.per_example_loss(model(x), y, recipe.label_smoothing).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def answer(text: object) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+answer("ready")
+for line in sys.stdin:
+    if examples:
+        train(WARM_UP_STEPS)
+    begun = time.perf_counter()
+    train(int(line))
+    answer(time.perf_counter() - begun)

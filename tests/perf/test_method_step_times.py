@@ -23,6 +23,7 @@ from submissions.optimizers.adamw import AdamW
 from submissions.optimizers.lion import Lion
 from submissions.optimizers.muon import MUON_ROLES, Muon
 from submissions.optimizers.sam import SAM
+from submissions.optimizers.schedule_free import ScheduleFreeAdamW
 from submissions.optimizers.sgd import SGD
 from submissions.optimizers.sophia import Sophia
 from workloads.gpt import addition
@@ -150,6 +151,12 @@ def public_adahessian(groups: Groups) -> Step:
     return step
 
 
+def public_schedule_free(groups: Groups) -> Step:
+    optimizer = pytorch_optimizer.ScheduleFreeAdamW(flat(groups), foreach=True)
+    optimizer.train()
+    return optimizer.step
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contest:
     ours: Callable[[Groups], Step]
@@ -198,6 +205,10 @@ CONTESTS = {
         },
     ),
     "sophia": Contest(ours=sophia, public={"pytorch_optimizer": public_sophia}),
+    "schedule-free": Contest(
+        ours=lambda groups: ScheduleFreeAdamW(groups).step,
+        public={"pytorch_optimizer": public_schedule_free},
+    ),
     "adahessian": Contest(ours=adahessian, public={"pytorch_optimizer": public_adahessian}),
 }
 

@@ -1,7 +1,9 @@
+import contextlib
 import datetime
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -301,6 +303,43 @@ def test_results_that_cannot_be_written_can_be_read(
     assert not index_path(tmp_path).exists()
     with pytest.raises(UsageError, match="--results"):
         index.rebuild(tmp_path)
+
+
+@contextlib.contextmanager
+def _room_for_files_of(size_bytes: int) -> Iterator[None]:
+    """Have writing past so many bytes of a file fail, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size_bytes", [0, 4_096, 12_288, 65_536, 300_000])
+def test_on_a_full_disk_the_runs_can_be_read_and_the_index_comes_later(
+    size_bytes: int, tmp_path: Path
+) -> None:
+    SyntheticRun(run_id="a").write(tmp_path)
+    with _room_for_files_of(size_bytes):
+        assert _ids(tmp_path) == ["a"]
+        with pytest.raises(UsageError, match="Make room"):
+            index.rebuild(tmp_path)
+        assert not list(tmp_path.glob("*.new*"))
+    assert _ids(tmp_path) == ["a"]
+    assert index_path(tmp_path).exists()
+
+
+@pytest.mark.parametrize("size_bytes", [0, 12_288, 300_000])
+def test_a_disk_that_fills_up_under_an_index_loses_no_run(size_bytes: int, tmp_path: Path) -> None:
+    index.ingest(tmp_path, [SyntheticRun(run_id="a").write(tmp_path)])
+    b = SyntheticRun(run_id="b").write(tmp_path)
+    with _room_for_files_of(size_bytes):
+        with contextlib.suppress(UsageError):
+            index.ingest(tmp_path, [b])
+        assert _ids(tmp_path) == ["a", "b"]
+    assert _ids(tmp_path) == ["a", "b"]
 
 
 _WRITER = """

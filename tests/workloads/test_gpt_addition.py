@@ -18,6 +18,7 @@ from workloads.gpt.addition import (
     QUESTION,
     SYMBOLS,
     TRAINING_EXAMPLES,
+    WIDTH,
     GPTAddition,
     count_carries,
     shift,
@@ -279,7 +280,7 @@ def test_attention_against_torch(workload: GPTAddition) -> None:
     model = workload.build_model().double()
     assert isinstance(model, GPT)
     attention = model.blocks[0].attention
-    x = torch.randn(2, CONTEXT, 64, dtype=torch.float64)
+    x = torch.randn(2, CONTEXT, WIDTH, dtype=torch.float64)
     later = torch.ones(CONTEXT, CONTEXT, dtype=torch.bool).triu(diagonal=1)
     q, k, v = (
         part.unflatten(2, (attention.heads, -1)).transpose(1, 2)
@@ -310,8 +311,13 @@ def test_model_comes_in_training_mode_from_the_global_seed(workload: GPTAddition
     names = dict(model.named_parameters())
     assert workload.head_parameters <= names.keys()
     assert all(torch.equal(names[name], tensor) for name, tensor in twin.named_parameters())
-    # What writes to the residual stream starts at 1 ÷ √fan-in ÷ √(2 depth), here 1/16 and 1/32.
-    for name, std in {"attention.projection": 1 / 16, "contract": 1 / 32, "expand": 1 / 8}.items():
+    # What writes to the residual stream starts at 1 ÷ √fan-in ÷ √(2 depth), here with √4 = 2.
+    stds = {
+        "attention.projection": WIDTH**-0.5 / 2,
+        "contract": (4 * WIDTH) ** -0.5 / 2,
+        "expand": WIDTH**-0.5,
+    }
+    for name, std in stds.items():
         assert names[f"blocks.1.{name}.weight"].std().item() == pytest.approx(std, rel=0.05)
 
 
