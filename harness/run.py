@@ -18,7 +18,7 @@ from harness.cards import WorkloadCard
 from harness.catalogue import Entry
 from harness.cores import CorePlan, pin, plan_cores
 from harness.device import Device, machine_class, resolve_device
-from harness.events import Ended
+from harness.events import Ended, Evaluation
 from harness.lease import Lease, leased
 from harness.paces import Pace, load_pace, pace_path, store_pace
 from harness.prepared_paths import is_prepared
@@ -102,9 +102,12 @@ def carry_out(
     progress: Progress,
     *,
     interrupted: Callable[[], bool],
+    stopped: Callable[[Evaluation], str | None] = lambda _: None,
     patience: Patience | None = None,
 ) -> RunDetail:
     """Time one seed of a plan and return what was recorded.
+
+    `stopped` may end the run after an evaluation that settles nothing, by giving a reason.
 
     Raises:
         KeyboardInterrupt: the user gave up before the run began.
@@ -125,7 +128,7 @@ def carry_out(
         folder = home.runs_folder(chosen.request.home) / spec.run_id
         writer = RunWriter(folder, spec)
         try:
-            _race(chosen, spec, writer, lease, progress, interrupted, patience)
+            _race(chosen, spec, writer, lease, progress, interrupted, stopped, patience)
         finally:
             writer.close()
     return read_run(RunDirectory(folder))
@@ -149,6 +152,7 @@ def _race(
     lease: Lease,
     progress: Observer,
     interrupted: Callable[[], bool],
+    stopped: Callable[[Evaluation], str | None],
     patience: Patience | None,
 ) -> Ended:
     trainee = TraineeProcess.spawn(
@@ -169,6 +173,7 @@ def _race(
             make_sampler=lambda pid, sink: _sampler(chosen.device, pid, sink),
             interrupted=interrupted,
             device_taints=lambda: _device_taints(chosen.cores, lease),
+            stopped=stopped,
             patience=patience,
         ).run()
     finally:

@@ -10,6 +10,7 @@ from harness import __version__
 from harness.errors import UsageError, one_of
 
 EXIT_OK = 0
+EXIT_FAILED_CHECK = 1
 EXIT_USAGE = 2
 EXIT_RUN_ENDED_OTHERWISE = 4
 EXIT_INTERRUPTED = 130
@@ -24,6 +25,7 @@ COMMANDS = {
     "db": ("db", "db", "Look after the index of the runs."),
     "runs": ("runs", "runs", "Look after the run directories."),
     "pace": ("pace", "pace", "Show or measure the pace of a workload on this machine."),
+    "calibrate": ("calibrate", "calibrate", "Measure what a workload's card freezes."),
     "doctor": ("doctor", "doctor", "Say what can be measured here, and what spoils timing."),
     "new": ("new", "new", "Start a submission: file, card and test."),
 }

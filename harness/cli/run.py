@@ -122,7 +122,7 @@ def run(
     share: bool,
     as_json: bool,
 ) -> int:
-    r"""Time a submission on a workload until it reaches the target.
+    """Time a submission on a workload until it reaches the target.
 
     \b
     Examples:
@@ -132,7 +132,7 @@ def run(
 
     Exit codes: 0 every run reached the target; 2 usage; 4 a run ended otherwise;
     130 interrupted.
-    """
+    """  # noqa: D301 - click reads the backspace
     if seed is not None and seeds is not None:
         raise UsageError("--seed names one seed, --seeds counts several. Give one of them.")
 
@@ -140,7 +140,7 @@ def run(
     from harness.run import Request, carry_out, plan
 
     home = results_home(results)
-    _check_writable(home)
+    check_writable(home)
     chosen = plan(
         Request(
             submission=submission,
@@ -159,7 +159,7 @@ def run(
     for warning in chosen.resolved.warnings:
         display.say(f"Warning: {warning}")
     details: list[RunDetail] = []
-    with _orderly_interrupt() as interrupt:
+    with orderly_interrupt() as interrupt:
         for number in chosen_seeds:
             try:
                 detail = carry_out(chosen, number, display, interrupted=interrupt.asked)
@@ -214,7 +214,7 @@ class _Interrupt:
 
 
 @contextmanager
-def _orderly_interrupt() -> Iterator[_Interrupt]:
+def orderly_interrupt() -> Iterator[_Interrupt]:
     interrupt = _Interrupt()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, interrupt) for number in numbers}
@@ -225,7 +225,7 @@ def _orderly_interrupt() -> Iterator[_Interrupt]:
             signal.signal(number, handler)
 
 
-def _check_writable(home: Path) -> None:
+def check_writable(home: Path) -> None:
     """Refuse a results folder that cannot be one, before anything is started or written."""
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     if not existing.is_dir():

@@ -51,6 +51,8 @@ class Referee:
         observer: is told what happens.
         make_sampler: builds the telemetry of the trainee with this pid, writing to the sink.
         interrupted: whether the user asked to end (polled; never raises in the middle).
+        stopped: asked after each evaluation that settles nothing; a reason ends the run as
+            `stopped`, which says nothing of its time to target.
         device_taints: reasons known beforehand or found by the lease, asked at the end.
     """
 
@@ -64,6 +66,7 @@ class Referee:
         make_sampler: Callable[[int, Callable[..., None]], Sampler],
         interrupted: Callable[[], bool],
         device_taints: Callable[[], list[str]],
+        stopped: Callable[[Evaluation], str | None] = lambda _: None,
         patience: Patience | None = None,
     ) -> None:
         self._spec = spec
@@ -72,6 +75,7 @@ class Referee:
         self._observer = observer
         self._interrupted = interrupted
         self._device_taints = device_taints
+        self._stopped = stopped
         self._patience = patience or Patience()
         self._conversation = Conversation(
             trainee,
@@ -287,6 +291,8 @@ class Referee:
             )
         if evaluation.elapsed_ns > self._spec.budget_ns and not crossings.pending:
             raise self._out_of_budget("the budget is used up")
+        if reason := self._stopped(evaluation):
+            raise RunOverError("stopped", reason)
 
     # -- waiting ---------------------------------------------------------------------------
 

@@ -52,6 +52,17 @@ OPTIONS = {
     "bench db rebuild": ["--results: text"],
     "bench runs": [],
     "bench runs rm": ["NAMES: run, required, repeatable", "--yes: flag", "--results: text"],
+    "bench calibrate": [
+        "WORKLOAD: workload, required",
+        "--seeds: integer >=2 <=1000 = 20",
+        "--rival-seeds: integer >=1 <=100 = 3",
+        "--margin: float = 3.0",
+        "--target: float",
+        "--keep-target: flag",
+        "--device: text = auto",
+        "--restart: flag",
+        "--results: text",
+    ],
     "bench doctor": ["--device: text = auto", "--format: table|json = table", "--results: text"],
     "bench new": [],
     "bench new submission": [

@@ -118,6 +118,7 @@ class Track:
         patience: Patience = QUICKLY,
         witness: Witness | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        stopped: Callable[[Evaluation], str | None] = lambda evaluation: None,
         change: Callable[[Plan], Plan] = lambda chosen: chosen,
     ) -> RunDetail:
         """Run a submission; a bare class name is one of the faulty ones. No pace: measured."""
@@ -138,7 +139,12 @@ class Track:
         if pace_ns is not None:
             self.store_pace(chosen, pace_ns)
         return carry_out(
-            change(chosen), seed, witness or Witness(), interrupted=interrupted, patience=patience
+            change(chosen),
+            seed,
+            witness or Witness(),
+            interrupted=interrupted,
+            stopped=stopped,
+            patience=patience,
         )
 
     def store_pace(self, chosen: Plan, pace_ns: int) -> None:
@@ -155,6 +161,7 @@ class Track:
         patience: Patience = QUICKLY,
         witness: Witness | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        stopped: Callable[[Evaluation], str | None] = lambda evaluation: None,
         change: Callable[[Plan], Plan] = lambda chosen: chosen,
     ) -> RunDetail:
         """Run a trainee that plays `script` once it has started: see timetrial_quick.puppet."""
@@ -172,6 +179,7 @@ class Track:
                 patience=patience,
                 witness=witness,
                 interrupted=interrupted,
+                stopped=stopped,
                 change=change,
             )
 

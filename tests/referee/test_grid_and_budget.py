@@ -124,3 +124,22 @@ def test_compilation_is_subtracted_in_the_second_time(track: Track) -> None:
     record = detail.record
     assert [e.compile_ns for e in detail.evaluations] == [100_000_000, 150_000_000]
     assert record.time_without_compile_s == pytest.approx(record.time_to_target_s - 0.1)  # type: ignore[operator]
+
+
+def test_a_run_can_be_stopped_after_an_evaluation_that_settles_nothing(track: Track) -> None:
+    detail = track.perform(
+        ["steps", 10], ["show", "bad"], ["steps", 10], ["show", "bad"], ["steps", 10],
+        ["show", "bad"],
+        stopped=lambda evaluation: "enough seen" if evaluation.index == 1 else None,
+    )  # fmt: skip
+    record = detail.record
+    assert (record.outcome, record.reason, record.evaluations) == ("stopped", "enough seen", 2)
+    assert record.time_to_target_s is None
+
+
+def test_an_evaluation_that_settles_the_run_comes_before_a_stop(track: Track) -> None:
+    detail = track.perform(
+        ["steps", 10], ["show", "good"], ["steps", 10], ["show", "good"],
+        stopped=lambda evaluation: "enough seen" if evaluation.index == 1 else None,
+    )  # fmt: skip
+    assert detail.record.outcome == "reached"

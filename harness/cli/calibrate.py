@@ -1,0 +1,108 @@
+"""`bench calibrate`: measure what a workload's card freezes."""
+
+import math
+
+import click
+
+from harness.cli import EXIT_FAILED_CHECK, EXIT_INTERRUPTED, EXIT_OK
+from harness.cli.parameters import WorkloadName, results_option
+from harness.cli.run import check_writable, orderly_interrupt
+from harness.errors import UsageError
+from harness.home import results_home
+
+
+@click.command()
+@click.argument("workload", type=WorkloadName())
+@click.option(
+    "--seeds", type=click.IntRange(2, 1000), default=20, show_default=True, metavar="N",
+    help="Runs of the reference.",
+)  # fmt: skip
+@click.option(
+    "--rival-seeds", type=click.IntRange(1, 100), default=3, show_default=True, metavar="N",
+    help="Runs of each recipe that must be told apart from it.",
+)  # fmt: skip
+@click.option(
+    "--margin", type=float, default=3.0, show_default=True, metavar="SIGMAS",
+    help="How far to back the target off the median best value.",
+)  # fmt: skip
+@click.option(
+    "--target", type=float, metavar="VALUE", help="Judge this target. [default: the suggested one]"
+)
+@click.option("--keep-target", is_flag=True, help="Judge the target on the card.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--restart", is_flag=True, help="Forget the evidence so far.")
+@results_option
+def calibrate(
+    workload: str,
+    seeds: int,
+    rival_seeds: int,
+    margin: float,
+    target: float | None,
+    keep_target: bool,
+    device: str,
+    restart: bool,
+    results: str | None,
+) -> int:
+    """Measure what the card of WORKLOAD freezes: target, budget, noise, separation.
+
+    Runs the reference past its target with many seeds, sets the target, and then runs recipes
+    that must be told apart from it. Interrupt it when you like: the same command goes on. The
+    evidence goes to calibration/ in the results folder, the card's figures to the screen.
+
+    \b
+    Examples:
+      bench calibrate resnet
+      bench calibrate resnet --keep-target
+      bench calibrate gpt --seeds 5 --results /scratch/results
+
+    Exit codes: 0 the card can keep its promises; 1 it cannot, and why; 2 usage;
+    130 interrupted.
+    """  # noqa: D301 - click reads the backspace
+    if not (math.isfinite(margin) and margin >= 0):
+        raise UsageError(f"--margin takes a number of sigmas, 0 or more, not {margin:g}.")
+    if target is not None and not math.isfinite(target):
+        raise UsageError(f"--target takes a finite value of the metric, not {target:g}.")
+    if target is not None and keep_target:
+        raise UsageError("--target names a target, --keep-target takes the card's. Give one.")
+
+    from rich.console import Console
+
+    from harness import catalogue
+    from harness.calibration.figures import TooFewError
+    from harness.calibration.protocol import Calibration, Settings
+    from harness.cli.calibration_report import print_report
+    from harness.cli.display import make_display
+
+    home = results_home(results)
+    check_writable(home)
+    calibration = Calibration(
+        Settings(
+            workload=workload,
+            seeds=seeds,
+            rival_seeds=rival_seeds,
+            margin_sigmas=margin,
+            target=catalogue.workload(workload).card.metric.target if keep_target else target,
+            device=device,
+            home=home / "calibration",
+            evidence=home / "calibration",
+            restart=restart,
+        )
+    )
+    display = make_display(home / "calibration", "cold", runs=calibration.runs_left)
+    with orderly_interrupt() as interrupt:
+        try:
+            outcome = calibration.run(display, interrupt.asked)
+        except KeyboardInterrupt:
+            display.close()
+            click.echo(
+                f"Interrupted with {calibration.runs_left} runs to go; the same command goes on.",
+                err=True,
+            )
+            return EXIT_INTERRUPTED
+        except TooFewError as error:
+            display.close()
+            click.echo(f"The card cannot be calibrated: {error}.", err=True)
+            return EXIT_FAILED_CHECK
+        finally:
+            display.close()
+    return EXIT_OK if print_report(Console(), outcome) else EXIT_FAILED_CHECK
