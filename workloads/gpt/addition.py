@@ -27,7 +27,7 @@ SYMBOLS = "0123456789+=$"  # a token is an index into them; a digit is its own t
 PLUS, EQUALS, DELIMITER = (SYMBOLS.index(symbol) for symbol in "+=$")
 NO_LOSS = -100  # a target that does not count
 
-WIDTH = 64
+WIDTH = 96
 DEPTH = 2
 HEADS = 8
 
