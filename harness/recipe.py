@@ -391,14 +391,22 @@ def _half_a_character(text: str) -> bool:
 def _own_settings(
     by_hand: Mapping[str, dict[str, str]], candidates: Sequence[_Candidate]
 ) -> list[dict[str, str]]:
-    """Hand each part the settings addressed to it by name, by place, or plainly."""
+    """Hand each part the settings addressed to it by name, by place, or plainly.
+
+    A plain key is the one part's that has it.
+    """
+    plain = [_having(key, candidates) for key in by_hand.get("", {})]
     addresses = {"recipe"}
     own: list[dict[str, str]] = []
-    for candidate in candidates:
+    for number, candidate in enumerate(candidates):
         names = dict.fromkeys((candidate.name, *candidate.fillings))
         addresses |= names.keys()
-        settings: dict[str, str] = {}
-        for name in ("", *names):
+        settings = {
+            key: value
+            for (key, value), owner in zip(by_hand.get("", {}).items(), plain, strict=True)
+            if owner == number
+        }
+        for name in names:
             for key, value in by_hand.get(name, {}).items():
                 if key in settings:
                     raise UsageError(f"--set gives {key!r} twice. Give it once.")
@@ -407,10 +415,33 @@ def _own_settings(
     for part in by_hand:
         if part and part not in addresses:
             raise one_of("In --set, the part", part, addresses)
-    for key in by_hand.get("", {}) if len(candidates) > 1 else ():
-        parts = ", ".join(f"{candidate.name}.{key}" for candidate in candidates)
-        raise UsageError(f"--set {key}=… could mean several parts. Say which: {parts}.")
     return own
+
+
+def _having(key: str, candidates: Sequence[_Candidate]) -> int:
+    """Return the number of the one candidate that has the hyperparameter `key`."""
+    if len(candidates) == 1:
+        return 0  # whose own message says what it takes
+    legal = [_legal_keys(candidate) for candidate in candidates]
+    having = [number for number, keys in enumerate(legal) if keys is None or key in keys]
+    if not having:
+        known = {
+            f"{candidate.name}.{name}"
+            for candidate, keys in zip(candidates, legal, strict=True)
+            for name in keys or ()
+        }
+        raise one_of("In --set, the hyperparameter", key, known)
+    if len(having) > 1:
+        parts = ", ".join(f"{candidates[number].name}.{key}" for number in having)
+        raise UsageError(f"--set {key}=… could mean several parts. Say which: {parts}.")
+    return having[0]
+
+
+def _legal_keys(candidate: _Candidate) -> frozenset[str] | None:
+    """Return the hyperparameters of a candidate, None where anything may be one."""
+    if candidate.card is not None:
+        return frozenset(candidate.card.hyperparameters)
+    return None if candidate.arguments is None else candidate.arguments.legal
 
 
 def _recipe_settings(texts: Mapping[str, str]) -> dict[str, float]:

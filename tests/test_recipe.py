@@ -483,3 +483,25 @@ def test_methods_of_several_places_compose() -> None:
     assert resolved.hyperparameters["lion.lr"] == 3e-4
     assert resolved.hyperparameters["rs2.fraction"] == 0.1
     assert refused("schedule-free+uba").startswith("'schedule-free' and 'uba' both fill the place")
+
+
+def test_a_plain_setting_is_the_one_parts_that_has_it() -> None:
+    resolved = resolve("uba+rs2", CARD, ["phi=0.75", "fraction=0.5", "beta2=0.95"])
+    assert resolved.hyperparameters["uba.phi"] == 0.75
+    assert resolved.hyperparameters["rs2.fraction"] == 0.5
+    assert resolved.hyperparameters["adamw.beta2"] == 0.95  # the reference's optimizer
+
+
+def test_a_plain_setting_that_several_parts_have_must_say_which() -> None:
+    assert refused("schedule-free+selective-backprop", ["beta=0.5"]) == (
+        "--set beta=… could mean several parts. "
+        "Say which: schedule-free.beta, selective-backprop.beta."
+    )
+    resolved = resolve("schedule-free+selective-backprop", CARD, ["schedule-free.beta=0.5"])
+    assert resolved.hyperparameters["selective-backprop.beta"] == 1.0
+
+
+def test_a_plain_setting_that_no_part_has_names_those_that_exist() -> None:
+    message = refused("lion+uba", ["phii=1"])
+    assert message.startswith("In --set, the hyperparameter 'phii' does not exist.")
+    assert "lion.lr" in message and "uba.phi," in message
