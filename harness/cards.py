@@ -50,6 +50,7 @@ Implementation = Annotated[
 ]
 
 Tier = Literal["embedded", "embedded-slow", "real"]
+SuiteName = Literal["smoke", "core"]  # the suites that a card chooses (harness.suites)
 Role = Literal["matrix", "conv", "embedding", "head", "norm", "bias"]
 Precision = Literal["float32", "float64"]
 SplitName = Literal["training", "evaluation", "test"]
@@ -163,6 +164,7 @@ class WorkloadCard(CatalogueCard, frozen=True, kw_only=True):
     version: PositiveInt
     title: Words
     tier: Tier
+    suites: tuple[SuiteName, ...] = ()
     modality: Words
     metric: Metric
     data: DataDescription

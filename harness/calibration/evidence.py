@@ -10,7 +10,9 @@ from harness.cards import Scalar, WorkloadCard
 from harness.errors import UsageError
 from harness.records.record import RunDetail
 
-_NOT_MEASURED_WITH = frozenset({"metric", "budget_paces", "noise", "reference_seconds", "evidence"})
+_NOT_MEASURED_WITH = frozenset(
+    {"title", "suites", "metric", "budget_paces", "noise", "reference_seconds", "evidence"}
+)
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -20,7 +20,7 @@ COMMANDS = {
     "run": ("run", "run", "Time a submission on a workload to its target."),
     "leaderboard": ("leaderboard", "leaderboard", "Rank what was measured on this machine class."),
     "show": ("show", "show", "Show one run: curve, telemetry, environment, source."),
-    "list": ("listing", "listing", "List submissions, workloads or runs."),
+    "list": ("listing", "listing", "List submissions, workloads, suites or runs."),
     "query": ("query", "query", "Ask the index in SQL."),
     "db": ("db", "db", "Look after the index of the runs."),
     "runs": ("runs", "runs", "Look after the run directories."),

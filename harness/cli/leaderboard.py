@@ -14,10 +14,11 @@ from harness.cli.tables import Column, Format
 from harness.errors import UsageError
 from harness.home import results_home
 from harness.spec import ClockKind
+from harness.suites import workloads_named
 
 
 @click.command()
-@click.option("-w", "--workload", type=WorkloadName(), help="Only this workload.")
+@click.option("-w", "--workload", type=WorkloadName(), help="Only this workload, or @SUITE.")
 @click.option(
     "--clock",
     type=click.Choice(["cold", "warm"]),
@@ -41,8 +42,8 @@ def leaderboard(workload: str | None, clock: ClockKind, form: Format, results: s
         row | {"hyperparameters": json.loads(row["hyperparameters"])} for row in frame.to_dicts()
     ]
     if workload is not None:
-        name = _full_name(workload, {row["workload"] for row in rows})
-        rows = [row for row in rows if row["workload"] == name]
+        names = _full_names(workload, {row["workload"] for row in rows})
+        rows = [row for row in rows if row["workload"] in names]
     if form in ("json", "csv"):
         tables.print_rows(rows, [Column(field=name, header=name) for name in frame.columns], form)
     elif not rows:
@@ -53,13 +54,13 @@ def leaderboard(workload: str | None, clock: ClockKind, form: Format, results: s
             _print_group(group, form, clock)
 
 
-def _full_name(workload: str, measured: set[str]) -> str:
-    """Return the full name; a workload that was measured needs no card to be shown."""
+def _full_names(workload: str, measured: set[str]) -> list[str]:
+    """Return the full names; a workload that was measured needs no card to be shown."""
     try:
-        return catalogue.workload(workload).card.name
+        return workloads_named(workload)
     except UsageError:
         if workload in measured:
-            return workload
+            return [workload]
         raise
 
 

@@ -13,6 +13,7 @@ from harness.cli import tables
 from harness.cli.parameters import results_option
 from harness.cli.tables import Column, Format
 from harness.home import results_home
+from harness.suites import suites as known_suites
 
 DEFAULT_RUNS = 20
 
@@ -21,7 +22,7 @@ _format_option = tables.format_option("table", "json")
 
 @click.group()
 def listing() -> None:
-    """List submissions, workloads or runs."""
+    """List submissions, workloads, suites or runs."""
 
 
 @listing.command()
@@ -84,6 +85,28 @@ def workloads(form: Format) -> None:
         for row in rows:
             sign = "≥" if row["direction"] == "maximise" else "≤"
             row["goal"] = f"{row['metric']} {sign} {row['target']:g}"
+    tables.print_rows(rows, columns, form)
+
+
+@listing.command()
+@_format_option
+def suites(form: Format) -> None:
+    """List the suites, which `-w @NAME` runs whole."""
+    rows = [
+        {
+            "suite": suite.name,
+            "title": suite.title,
+            "workloads": [card.name for card in suite.workloads],
+            "reference_seconds": suite.reference_seconds,
+        }
+        for suite in known_suites().values()
+    ]
+    columns = [
+        Column(field="suite", header="suite", whole=True),
+        Column(field="title", header="title"),
+        Column(field="workloads", header="workloads", text=_joined),
+        Column(field="reference_seconds", header="ref., s", text=tables.significant, number=True),
+    ]
     tables.print_rows(rows, columns, form)
 
 
@@ -153,6 +176,10 @@ def _claim(claim: Mapping[str, Any] | None) -> str:
         f"{claim['metric'].replace('_', ' ')} ≤ {claim['ratio']:g} × {claim['baseline']} "
         f"on {claim['workload']}"
     )
+
+
+def _joined(names: object) -> str:
+    return ", ".join(names) if isinstance(names, list) and names else "–"
 
 
 def _yes(reasons: list[str]) -> str:

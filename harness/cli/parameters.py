@@ -9,10 +9,11 @@ from harness import catalogue
 from harness.cards import C
 from harness.catalogue import Entry
 from harness.errors import UsageError
+from harness.suites import MARK, Suite, suites
 
 
 class WorkloadName(click.ParamType[str]):
-    """The name of a workload or of a family; completes from the catalogue."""
+    """The name of a workload, of a family, or of a suite after @; completes from the catalogue."""
 
     name = "workload"
 
@@ -22,7 +23,11 @@ class WorkloadName(click.ParamType[str]):
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        """Return the matching families and full names."""
+        """Return the matching families, full names and suites."""
+        if incomplete.startswith(MARK):
+            return _matching(
+                {MARK + name: suite.title for name, suite in _suites().items()}, incomplete
+            )
         cards = _cards(catalogue.workloads)
         names = {card.family: "" for card in cards} | {card.name: card.title for card in cards}
         return _matching(names, incomplete)
@@ -45,6 +50,13 @@ class SubmissionName(click.ParamType[str]):
         before, plus, last = incomplete.rpartition("+")
         names = {card.name: card.title for card in _cards(catalogue.submissions)}
         return _matching(names, last, before + plus)
+
+
+def _suites() -> dict[str, Suite]:
+    try:
+        return suites()
+    except UsageError:
+        return {}
 
 
 def _cards(entries: Callable[[], Mapping[str, Entry[C]]]) -> list[C]:

@@ -1,5 +1,6 @@
 """`bench run`: time a submission on a workload."""
 
+import itertools
 import math
 import os
 import re
@@ -81,7 +82,11 @@ class Bytes(click.ParamType[int]):
     help="A name (see `bench list submissions`), several joined by +, or ./file.py[:Class].",
 )
 @click.option(
-    "-w", "--workload", type=WorkloadName(), required=True, help="See `bench list workloads`."
+    "-w",
+    "--workload",
+    type=WorkloadName(),
+    required=True,
+    help="See `bench list workloads`; @SUITE for a whole suite.",
 )
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), help="The run's seed. [default: 0]")
 @click.option("--seeds", type=click.IntRange(1, 10_000), metavar="K", help="K runs, seeds 0 … K-1.")
@@ -128,6 +133,7 @@ def run(
     Examples:
       bench run -s lion -w resnet
       bench run -s lion -w resnet --seeds 5 --set lr=3e-4
+      bench run -s lion -w @core
       bench run -s ./my_method.py:MyOptimizer -w resnet --json
 
     Exit codes: 0 every run reached the target; 2 usage; 4 a run ended otherwise;
@@ -138,29 +144,34 @@ def run(
 
     from harness.cli.display import make_display
     from harness.run import Request, carry_out, plan
+    from harness.suites import MARK, workloads_named
 
     home = results_home(results)
     check_writable(home)
-    chosen = plan(
-        Request(
-            submission=submission,
-            workload=workload,
-            settings=settings,
-            device=device,
-            home=home,
-            budget_paces=budget,
-            memory_limit_bytes=memory_limit,
-            clock=clock,
-            share=share,
+    plans = [
+        plan(
+            Request(
+                submission=submission,
+                workload=name,
+                settings=settings,
+                device=device,
+                home=home,
+                budget_paces=budget,
+                memory_limit_bytes=memory_limit,
+                clock=clock,
+                share=share,
+            )
         )
-    )
+        for name in workloads_named(workload)
+    ]
+    several = seeds is not None or workload.startswith(MARK)
     chosen_seeds = range(seeds) if seeds is not None else [seed or 0]
-    display = make_display(home, clock, runs=len(chosen_seeds))
-    for warning in chosen.resolved.warnings:
+    display = make_display(home, clock, runs=len(plans) * len(chosen_seeds))
+    for warning in dict.fromkeys(text for chosen in plans for text in chosen.resolved.warnings):
         display.say(f"Warning: {warning}")
     details: list[RunDetail] = []
     with orderly_interrupt() as interrupt:
-        for number in chosen_seeds:
+        for chosen, number in itertools.product(plans, chosen_seeds):
             try:
                 detail = carry_out(chosen, number, display, interrupted=interrupt.asked)
             except KeyboardInterrupt:  # before this seed's run began
@@ -182,10 +193,11 @@ def run(
                 break
         display.close()
         _ingest(home, details)
-    display.conclusion(details)
-    if as_json and (details or seeds is not None):
+    for _, runs in itertools.groupby(details, key=lambda detail: detail.record.workload):
+        display.conclusion(list(runs))
+    if as_json and (details or several):
         records = [detail.record for detail in details]
-        content: object = records if seeds is not None else records[0]
+        content: object = records if several else records[0]
         click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2).decode())
     if interrupt.asked():
         return EXIT_INTERRUPTED

@@ -17,6 +17,9 @@ one of too many. The authors evaluate L without dropout; here both passes see th
 mask. Batch-norm statistics are those of the first pass, at θ + ε z. Half-precision weights get
 float32 draws, but ε z may still be lost in their rounding.
 
+The learning rate is constant, as in the authors' scripts: a decay would need a horizon, and how
+many more steps than backpropagation the method takes is what a race is to show.
+
 The generator is the optimizer's own, seeded once from torch's global one and never the other way
 round. `seed` and `step` stand in the parameter groups, so that a state dict resumes the sequence.
 `foreach=True` works on all the tensors of a block at once, `foreach=False` on one at a time; both
@@ -30,6 +33,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
+
+from harness.session import Factors, Schedule
 
 # Elements of z that exist at a time: a share of the parameters, within limits. The lower one
 # keeps a small model from falling into kernels of a few elements; the upper one, on a CPU, keeps
@@ -198,3 +203,10 @@ def _scale(block: Block, factor: float) -> None:
         return
     for theta in block.thetas:
         theta.mul_(factor)
+
+
+class Constant(Schedule):
+    """The learning rate as it is, without warm-up or decay."""
+
+    def __call__(self, progress: float) -> Factors:  # noqa: ARG002 - it is constant
+        return Factors()

@@ -37,6 +37,7 @@ OPTIONS = {
     "bench list": [],
     "bench list submissions": ["--format: table|json = table"],
     "bench list workloads": ["--format: table|json = table"],
+    "bench list suites": ["--format: table|json = table"],
     "bench list runs": [
         "--format: table|json = table",
         "--results: text",
