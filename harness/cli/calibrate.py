@@ -1,6 +1,7 @@
 """`bench calibrate`: measure what a workload's card freezes."""
 
 import math
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,9 @@ from harness.cli.parameters import WorkloadName, results_option
 from harness.cli.run import check_writable, orderly_interrupt
 from harness.errors import UsageError
 from harness.home import results_home
+
+if TYPE_CHECKING:
+    from harness.calibration.protocol import Settings
 
 
 @click.command()
@@ -43,7 +47,7 @@ def calibrate(
     restart: bool,
     results: str | None,
 ) -> int:
-    """Measure what the card of WORKLOAD freezes: target, budget, noise, separation.
+    """Measure what the card of WORKLOAD (or @SUITE) freezes: target, budget, noise, separation.
 
     Runs the reference past its target with many seeds, sets the target, and then runs recipes
     that must be told apart from it. Interrupt it when you like: the same command goes on. The
@@ -65,30 +69,45 @@ def calibrate(
     if target is not None and keep_target:
         raise UsageError("--target names a target, --keep-target takes the card's. Give one.")
 
-    from rich.console import Console
-
     from harness import catalogue
-    from harness.calibration.figures import TooFewError
-    from harness.calibration.protocol import Calibration, Settings
-    from harness.cli.calibration_report import print_report
-    from harness.cli.display import make_display
+    from harness.calibration.protocol import Settings
+    from harness.suites import MARK, workloads_named
+
+    if target is not None and workload.startswith(MARK):
+        raise UsageError("--target is one workload's. For a suite, --keep-target takes the cards'.")
 
     home = results_home(results)
     check_writable(home)
-    calibration = Calibration(
-        Settings(
-            workload=workload,
+    codes = []
+    for name in workloads_named(workload):
+        card_target = catalogue.workload(name).card.metric.target
+        settings = Settings(
+            workload=name,
             seeds=seeds,
             rival_seeds=rival_seeds,
             margin_sigmas=margin,
-            target=catalogue.workload(workload).card.metric.target if keep_target else target,
+            target=card_target if keep_target else target,
             device=device,
             home=home / "calibration",
             evidence=home / "calibration",
             restart=restart,
         )
-    )
-    display = make_display(home / "calibration", "cold", runs=calibration.runs_left)
+        codes.append(_calibrate(settings))
+        if codes[-1] == EXIT_INTERRUPTED:
+            return EXIT_INTERRUPTED
+    return max(codes)
+
+
+def _calibrate(settings: "Settings") -> int:
+    from rich.console import Console
+
+    from harness.calibration.figures import TooFewError
+    from harness.calibration.protocol import Calibration
+    from harness.cli.calibration_report import print_report
+    from harness.cli.display import make_display
+
+    calibration = Calibration(settings)
+    display = make_display(settings.home, "cold", runs=calibration.runs_left)
     with orderly_interrupt() as interrupt:
         try:
             outcome = calibration.run(display, interrupt.asked)
@@ -101,7 +120,7 @@ def calibrate(
             return EXIT_INTERRUPTED
         except TooFewError as error:
             display.close()
-            click.echo(f"The card cannot be calibrated: {error}.", err=True)
+            click.echo(f"{settings.workload} cannot be calibrated: {error}.", err=True)
             return EXIT_FAILED_CHECK
         finally:
             display.close()

@@ -1,7 +1,10 @@
 """`bench pace`: the seconds of a reference step on this machine, which budgets count in."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,9 +14,7 @@ from harness.home import results_home
 
 
 @click.command()
-@click.option(
-    "-w", "--workload", type=WorkloadName(), required=True, help="See `bench list workloads`."
-)
+@click.option("-w", "--workload", type=WorkloadName(), required=True, help="A workload, or @SUITE.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--measure", is_flag=True, help="Measure again and replace the stored pace.")
 @click.option(
@@ -32,6 +33,19 @@ def pace(workload: str, device: str, measure: bool, form: str, results: str | No
     stored on the first run; measure it again after the machine has changed, or when runs
     are tainted by drift. Runs before and after then have budgets of different length.
     """
+    from harness.suites import MARK, workloads_named
+
+    home = results_home(results)
+    rows = [_row(name, device, measure, home) for name in workloads_named(workload)]
+    if form == "json":
+        click.echo(json.dumps(rows if workload.startswith(MARK) else rows[0], indent=2))
+    else:
+        click.echo("\n".join(map(_sentence, rows)))
+        click.echo("`--measure` measures again.")
+    return EXIT_OK
+
+
+def _row(workload: str, device: str, measure: bool, home: Path) -> dict[str, Any]:
     from harness import catalogue
     from harness.cores import pin
     from harness.lease import leased
@@ -41,35 +55,32 @@ def pace(workload: str, device: str, measure: bool, form: str, results: str | No
         click.echo(text, err=True)
 
     reference = catalogue.workload(workload).card.recipe.optimizer
-    home = results_home(results)
     chosen = plan(Request(submission=reference, workload=workload, device=device, home=home))
     with leased(chosen.device.lease_name, share=False, waiting=say, interrupted=lambda: False):
         pin(chosen.cores.referee)
         stored = ensure_pace(chosen, say, again=measure)
     pace_s = stored.pace_ns / 1e9
-    quartiles_s = (stored.quartile_low_ns / 1e9, stored.quartile_high_ns / 1e9)
-    budget_s = pace_s * chosen.card.budget_paces
     when = datetime.fromtimestamp(stored.measured_unix_ns / 1e9, tz=UTC)
-    row = {
+    return {
         "workload": stored.workload,
         "workload_version": stored.workload_version,
         "pace_s": pace_s,
-        "quartiles_s": quartiles_s,
+        "quartiles_s": (stored.quartile_low_ns / 1e9, stored.quartile_high_ns / 1e9),
         "steps": stored.steps,
         "measured_at": when.isoformat(timespec="seconds"),
-        "budget_s": budget_s,
+        "budget_paces": chosen.card.budget_paces,
+        "budget_s": pace_s * chosen.card.budget_paces,
         "host": stored.host,
         "machine_class": stored.machine_class,
     }
-    if form == "json":
-        click.echo(json.dumps(row, indent=2))
-        return EXIT_OK
-    low, high = (quartile * 1e3 for quartile in quartiles_s)
-    click.echo(
-        f"{stored.workload} v{stored.workload_version}: {pace_s * 1e3:.3f} ms a reference step "
-        f"(quartiles {low:.3f}–{high:.3f} ms, n={stored.steps}),\n"
-        f"measured {when:%Y-%m-%d %H:%M} UTC on {stored.machine_class}.\n"
-        f"Budget: {chosen.card.budget_paces:g} paces = {budget_s:.1f} s. "
-        "`--measure` measures it again."
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    low, high = (quartile * 1e3 for quartile in row["quartiles_s"])
+    when = datetime.fromisoformat(row["measured_at"])
+    return (
+        f"{row['workload']} v{row['workload_version']}: {row['pace_s'] * 1e3:.3f} ms a reference "
+        f"step (quartiles {low:.3f}–{high:.3f} ms, n={row['steps']}),\n"
+        f"measured {when:%Y-%m-%d %H:%M} UTC on {row['machine_class']}.\n"
+        f"Budget: {row['budget_paces']:g} paces = {row['budget_s']:.1f} s."
     )
-    return EXIT_OK
