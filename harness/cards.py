@@ -223,6 +223,7 @@ class SearchRange(Card, frozen=True, kw_only=True):
 
 
 FROM_RECIPE = "recipe"
+MAX_INTEGER = 2**63 - 1
 
 
 class Hyperparameter(Card, frozen=True, kw_only=True):
@@ -274,6 +275,8 @@ class Hyperparameter(Card, frozen=True, kw_only=True):
         if isinstance(value, bool | str):
             return value
         low, high = self._limits
+        if self.type == "integer":  # what a message can carry
+            low, high = max(low, -MAX_INTEGER), min(high, MAX_INTEGER)
         if not math.isfinite(value) or not low <= value <= high:
             raise ValueError(f"must be {within(low, high)}, not {text}")
         return value

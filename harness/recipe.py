@@ -12,6 +12,7 @@ from pathlib import Path
 from harness import catalogue
 from harness.cards import (
     FROM_RECIPE,
+    MAX_INTEGER,
     Need,
     Place,
     Scalar,
@@ -104,6 +105,7 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
             "no steps to average over. Name one of them."
         )
     named = list(candidates)
+    _check_addresses(candidates)
     if "optimizer" not in by_place:
         candidates.append(_candidate(workload.recipe.optimizer))
 
@@ -149,6 +151,17 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
     )
 
 
+def _check_addresses(candidates: Sequence[_Candidate]) -> None:
+    """Refuse a name that in `--set NAME.KEY=…` could mean another part, too."""
+    for number, candidate in enumerate(candidates):
+        others = [*candidates[:number], *candidates[number + 1 :]]
+        if any(candidate.name in (other.name, *other.fillings) for other in others):
+            raise UsageError(
+                f"The name {candidate.name!r} also stands for another part, so --set could not "
+                "say which is meant. Rename the file."
+            )
+
+
 def _parts(candidate: _Candidate, point: Mapping[str, Scalar]) -> list[Part]:
     """Return one part a place, each with the hyperparameters that are its own."""
     own_place = next(iter(candidate.fillings))
@@ -181,11 +194,10 @@ def _flat(points: Mapping[str, Mapping[str, Scalar]]) -> dict[str, Scalar]:
 
 
 def _joint_effort(efforts: Sequence[str]) -> str:
-    distinct = dict.fromkeys(efforts)
-    for effort in (BY_HAND_EFFORT, *(e for e in distinct if e != REFERENCE_EFFORT)):
-        if effort in distinct:
-            return effort
-    return REFERENCE_EFFORT
+    """Return the effort of several parts, in whatever order they were named."""
+    if BY_HAND_EFFORT in efforts:
+        return BY_HAND_EFFORT
+    return " + ".join(sorted(set(efforts) - {REFERENCE_EFFORT})) or REFERENCE_EFFORT
 
 
 def _split_names(submission: str) -> list[str]:
@@ -553,6 +565,8 @@ def _free_scalar(name: str, text: str) -> Scalar:
             continue
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} must be finite, not {text}.")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise UsageError(f"{name} must be {within(-MAX_INTEGER, MAX_INTEGER)}, not {text}.")
     return value
 
 

@@ -1,4 +1,4 @@
-"""One seed, three independent streams: two submissions with one seed start alike."""
+"""One seed, a stream for every use of chance: two submissions with one seed start alike."""
 
 import hashlib
 
@@ -6,20 +6,19 @@ import msgspec
 
 
 class SeedStreams(msgspec.Struct, frozen=True, kw_only=True):
-    """Seeds for weights and for data order, the same for every submission, and its own."""
+    """One seed a generator. No two of them share one: equal draws would be tied to each other."""
 
-    initialisation: int
-    data: int
-    submission: int
+    initialisation: int  # of the weights
+    order: int  # of the training examples
+    augmentation: int  # of what is trained on
+    submission: int  # `session.generator`
+    beside: int  # augmentation of what a submission looks at besides
+    global_: int  # torch's global generator while the submission runs: dropout and its like
 
     @classmethod
     def from_seed(cls, seed: int) -> "SeedStreams":
         """Derive the streams from the run's seed (any integer ≥ 0)."""
-        return cls(
-            initialisation=_derive(seed, "initialisation"),
-            data=_derive(seed, "data"),
-            submission=_derive(seed, "submission"),
-        )
+        return cls(**{name: _derive(seed, name) for name in cls.__struct_fields__})
 
 
 def _derive(seed: int, stream: str) -> int:

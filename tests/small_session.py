@@ -111,7 +111,7 @@ class Sessions:
             evaluate,  # type: ignore[arg-type]
             make_training,
         )
-        order = torch.Generator().manual_seed(spec.streams.data)
+        order = torch.Generator().manual_seed(spec.streams.order)
         session.follow(policy or UniformShuffling(session, order), objective)
         bench = Bench(spec=spec, session=session, counters=counters)
         return bench

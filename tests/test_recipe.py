@@ -505,3 +505,26 @@ def test_a_plain_setting_that_no_part_has_names_those_that_exist() -> None:
     message = refused("lion+uba", ["phii=1"])
     assert message.startswith("In --set, the hyperparameter 'phii' does not exist.")
     assert "lion.lr" in message and "uba.phi," in message
+
+
+def test_the_effort_of_a_composition_does_not_hang_on_the_order() -> None:
+    card = catalogue.workload("resnet").card
+    for names in ("lion+uba", "uba+lion"):
+        assert resolve(names, card, []).tuning_effort == "10 trials + defaults"
+        assert resolve(names, card, ["phi=0.4"]).tuning_effort == "by hand"
+        assert resolve(names, card, ["lion.beta1=0.8"]).tuning_effort == "by hand"
+    assert resolve("uba+rs2", card, []).tuning_effort == "defaults"  # beside the reference
+
+
+@pytest.mark.parametrize("text", ["99999999999999999999999", "-99999999999999999999999"])
+def test_a_whole_number_that_no_message_carries_is_refused(text: str) -> None:
+    assert "must be" in refused("el2n", [f"pilots={text}"])
+    assert "lr" in refused("torch.optim:NAdam", [f"lr={text}"])
+
+
+def test_parts_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("uba", "schedule"):
+        file = tmp_path / f"{name}.py"
+        file.write_text("import torch\n\n\nclass Mine(torch.optim.SGD):\n    pass\n")
+        assert refused(f"{file}+uba").startswith(f"The name '{name}' also stands for another part")
+        resolve(str(file), CARD, [])  # alone it is nobody else's

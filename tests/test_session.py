@@ -448,6 +448,7 @@ def test_the_package_offers_the_session_and_the_contracts() -> None:
         "Session",
         "SetsHorizon",
         "Training",
+        "frozen_batch_norm",
     ]
 
 

@@ -40,6 +40,8 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     seed: int
+    target: float
+    budget_paces: float
     outcome: str
     normalised_time: float | None  # paces to the target
     best_value: float | None
@@ -54,6 +56,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     machine_class: str
     measured: str  # date of the last run, UTC
     recipe: dict[str, Scalar]
+    source_sha256: str  # of the reference's optimizer and its card
     curves: list[Curve] = []
     rivals: list[Rival] = []
     figures: dict[str, object] = {}  # what follows from the runs, for people
@@ -62,9 +65,10 @@ class Evidence(msgspec.Struct, kw_only=True):
         """Return whether this seed's curve is there."""
         return any(curve.seed == seed for curve in self.curves)
 
-    def has_rival(self, name: str, seed: int) -> bool:
-        """Return whether this rival's run is there."""
-        return any((rival.name, rival.seed) == (name, seed) for rival in self.rivals)
+    def rivals_at(self, target: float, budget_paces: float) -> list[Rival]:
+        """Return the rivals that ran to this target within this budget; others say nothing."""
+        at = (target, budget_paces)
+        return [rival for rival in self.rivals if (rival.target, rival.budget_paces) == at]
 
 
 def evidence_path(folder: Path, card: WorkloadCard) -> Path:
@@ -83,11 +87,12 @@ def fingerprint(card: WorkloadCard) -> str:
     return hashlib.sha256(msgspec.json.encode(fixed, order="deterministic")).hexdigest()[:16]
 
 
-def load_evidence(path: Path, card: WorkloadCard, machine_class: str) -> Evidence | None:
+def load_evidence(path: Path, card: WorkloadCard, wanted: Evidence) -> Evidence | None:
     """Return the evidence so far, None where there is none.
 
     Raises:
-        UsageError: it is damaged, or was measured with another card or machine.
+        UsageError: it is damaged, or was measured with another card, reference or machine than
+            `wanted` says.
     """
     again = "Move it away, or start anew with --restart."
     try:
@@ -96,12 +101,13 @@ def load_evidence(path: Path, card: WorkloadCard, machine_class: str) -> Evidenc
         return None
     except (OSError, msgspec.MsgspecError) as error:
         raise UsageError(f"The evidence {path} cannot be read: {error}. {again}") from None
-    if found.fingerprint != fingerprint(card):
+    reference = (wanted.fingerprint, wanted.recipe, wanted.source_sha256)
+    if (found.fingerprint, found.recipe, found.source_sha256) != reference:
         raise UsageError(
-            f"The evidence {path} was measured with another recipe, grid, horizon or data than "
-            f"the card of {card.name} version {card.version} has now. {again}"
+            f"The evidence {path} was measured with another recipe, optimizer, grid, horizon or "
+            f"data than {card.name} version {card.version} has now. {again}"
         )
-    if found.machine_class != machine_class:
+    if found.machine_class != wanted.machine_class:
         raise UsageError(
             f"The evidence {path} was measured on another machine class, "
             f"{found.machine_class}; times are not pooled across them. {again}"

@@ -10,6 +10,7 @@
 Every run is stored before the next begins, so an interrupted calibration goes on where it was.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,12 +36,14 @@ from harness.calibration.figures import (
     REACHED_AT_LEAST,
     Figures,
     Separation,
+    TooFewError,
     calibrated,
     separation,
     with_target,
 )
 from harness.cards import WorkloadCard
 from harness.events import Evaluation
+from harness.records.record import RunRecord
 from harness.run import Plan, Progress, Request, carry_out, plan
 
 BEYOND_HORIZON = 1.25
@@ -48,6 +51,10 @@ PLAIN_SGD = "torch.optim:SGD"
 PLAIN_SGD_RATES = (0.01, 0.1, 1.0)
 UNLIMITED_PACES = 1e9
 OUT_OF_REACH = 1e9  # a target that no metric meets; JSON knows no infinity
+
+
+class RunFailedError(Exception):
+    """A run failed in a way that says nothing of its recipe; the message says how."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,28 +105,28 @@ class Calibration:
         chosen = self._plan(self._reference, None, None)
         self._learning_rate = chosen.resolved.hyperparameters.get("lr")
         self._path = evidence_path(settings.evidence, self._card)
-        found = None
-        if not settings.restart:
-            found = load_evidence(self._path, self._card, chosen.machine_class)
-        self._evidence = found or Evidence(
+        self._evidence = Evidence(
             workload=self._card.name,
             workload_version=self._card.version,
             fingerprint=fingerprint(self._card),
             machine_class=chosen.machine_class,
             measured="",
             recipe=chosen.resolved.hyperparameters,
+            source_sha256=chosen.resolved.source_sha256,
         )
+        if not settings.restart:
+            found = load_evidence(self._path, self._card, self._evidence)
+            self._evidence = found or self._evidence
 
     @property
     def runs_left(self) -> int:
-        """How many runs are still to do."""
+        """How many runs are still to do, with all rivals where the target may yet move."""
         evidence, settings = self._evidence, self._settings
         curves = sum(not evidence.has_curve(seed) for seed in range(settings.seeds))
-        rivals = sum(
-            not evidence.has_rival(recipe.name, seed)
-            for recipe in self._rivals()
-            for seed in range(settings.rival_seeds)
-        )
+        rivals = len(list(self._rivals())) * settings.rival_seeds
+        if curves == 0:
+            with contextlib.suppress(TooFewError):
+                rivals = len(self._rivals_left(self._figures()))
         return curves + rivals
 
     def run(self, progress: Progress, interrupted: Callable[[], bool]) -> Outcome:
@@ -127,6 +134,7 @@ class Calibration:
 
         Raises:
             KeyboardInterrupt: the user asked to end; what was run is stored.
+            RunFailedError: a run ended in a way that says nothing of its recipe.
             TooFewError: the curves carry no figures.
             OSError: a record could not be written.
         """
@@ -134,11 +142,19 @@ class Calibration:
             if not self._evidence.has_curve(seed):
                 self._run_curve(seed, progress, interrupted)
         figures = self._figures()
-        for recipe in self._rivals():
-            for seed in range(self._settings.rival_seeds):
-                if not self._evidence.has_rival(recipe.name, seed):
-                    self._run_rival(recipe, seed, figures, progress, interrupted)
+        for recipe, seed in self._rivals_left(figures):
+            self._run_rival(recipe, seed, figures, progress, interrupted)
         return self._conclude(figures)
+
+    def _rivals_left(self, figures: Figures) -> list[tuple[Recipe, int]]:
+        run = self._evidence.rivals_at(figures.target, figures.budget_paces)
+        done = {(rival.name, rival.seed) for rival in run}
+        return [
+            (recipe, seed)
+            for recipe in self._rivals()
+            for seed in range(self._settings.rival_seeds)
+            if (recipe.name, seed) not in done
+        ]
 
     def _figures(self) -> Figures:
         settings = self._settings
@@ -188,8 +204,7 @@ class Calibration:
         chosen = self._plan(self._reference, unmet, UNLIMITED_PACES)
         progress.say("The reference, past any target to the end of the horizon:")
         detail = carry_out(chosen, seed, progress, interrupted=interrupted, stopped=stopped)
-        if detail.record.outcome == "interrupted":
-            raise KeyboardInterrupt
+        _accept(detail.record, {"stopped", "diverged"})
         self._evidence.curves.append(curve_of(detail))
         self._store()
 
@@ -204,12 +219,13 @@ class Calibration:
         chosen = self._plan(recipe, figures.target, figures.budget_paces)
         progress.say(f"{recipe.name}, to be told apart from the reference:")
         record = carry_out(chosen, seed, progress, interrupted=interrupted).record
-        if record.outcome == "interrupted":
-            raise KeyboardInterrupt
+        _accept(record, {"reached", "budget", "diverged"})
         self._evidence.rivals.append(
             Rival(
                 name=recipe.name,
                 seed=seed,
+                target=figures.target,
+                budget_paces=figures.budget_paces,
                 outcome=record.outcome,
                 normalised_time=record.normalised_time,
                 best_value=record.best_metric,
@@ -219,8 +235,9 @@ class Calibration:
 
     def _conclude(self, figures: Figures) -> Outcome:
         metric = with_target(self._card.metric, figures.target)
+        rivals = self._evidence.rivals_at(figures.target, figures.budget_paces)
         separations = [
-            separation(recipe.name, self._evidence.rivals, self._evidence.curves, metric)
+            separation(recipe.name, rivals, self._evidence.curves, metric)
             for recipe in self._rivals()
         ]
         self._evidence.figures = dataclasses.asdict(figures) | {
@@ -235,6 +252,18 @@ class Calibration:
     def _store(self) -> None:
         self._evidence.measured = f"{datetime.now(tz=UTC):%Y-%m-%d}"
         store_evidence(self._path, self._evidence)
+
+
+def _accept(record: RunRecord, outcomes: set[str]) -> None:
+    """Return if the run is evidence; a crash, a hang or a lack of memory is not."""
+    if record.outcome == "interrupted":
+        raise KeyboardInterrupt
+    if record.outcome not in outcomes:
+        raise RunFailedError(
+            f"{record.submission} with seed {record.seed} ended as {record.outcome}: "
+            f"{record.reason}. `bench show {record.run_id} --results …` has it all; the same "
+            "command tries again"
+        )
 
 
 def shortcomings(figures: Figures, separations: Sequence[Separation]) -> list[str]:

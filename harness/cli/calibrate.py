@@ -102,7 +102,7 @@ def _calibrate(settings: "Settings") -> int:
     from rich.console import Console
 
     from harness.calibration.figures import TooFewError
-    from harness.calibration.protocol import Calibration
+    from harness.calibration.protocol import Calibration, RunFailedError
     from harness.cli.calibration_report import print_report
     from harness.cli.display import make_display
 
@@ -118,7 +118,7 @@ def _calibrate(settings: "Settings") -> int:
                 err=True,
             )
             return EXIT_INTERRUPTED
-        except TooFewError as error:
+        except (TooFewError, RunFailedError) as error:
             display.close()
             click.echo(f"{settings.workload} cannot be calibrated: {error}.", err=True)
             return EXIT_FAILED_CHECK

@@ -75,8 +75,10 @@ class Session:
         self._grid = spec.workload.grid_model_passes
         self._due = self._grid
         # Two streams: what a submission looks at besides must not change what it trains on.
-        self._training_stream = torch.Generator(device=device).manual_seed(spec.streams.data)
-        self._beside_stream = torch.Generator(device=device).manual_seed(spec.streams.submission)
+        self._training_stream = torch.Generator(device=device).manual_seed(
+            spec.streams.augmentation
+        )
+        self._beside_stream = torch.Generator(device=device).manual_seed(spec.streams.beside)
         self._selections: Iterator[Selection] = iter(())
         self._objective: Objective | None = None
         self._policy: object = None  # what it hears of depends on which contracts it keeps

@@ -89,6 +89,8 @@ class PartsBuilder:
         if not issubclass(kind, torch.optim.Optimizer):
             raise DisqualifiedError(f"{part.name}: {part.class_name} is no torch.optim.Optimizer")
         optimizer = kind(groups, **_arguments(part, session, model, None))
+        if callable(switch := getattr(optimizer, "train", None)):
+            switch()  # one with two sets of weights need not start with those that train
         schedule = self._make("schedule", Schedule, session, model, optimizer)
         training = RecipeTraining(
             session,

@@ -56,7 +56,7 @@ def _prepare_and_train(
     device, workload, data = _prepare(spec)
     torch.manual_seed(spec.streams.initialisation)
     model = starting_model(workload).to(device).train()
-    torch.manual_seed(spec.streams.submission)
+    torch.manual_seed(spec.streams.global_)
     begun = time.perf_counter_ns()
     builder = PartsBuilder(spec, workload)
     import_ns = time.perf_counter_ns() - begun
@@ -99,7 +99,7 @@ def _prepare_and_train(
     pipe.send(messages.Ready(import_ns=import_ns))
     _await_going_on(pipe)
 
-    order = torch.Generator().manual_seed(spec.streams.data)
+    order = torch.Generator().manual_seed(spec.streams.order)
     parts = builder.build(session, model, order)
     if parts.procedure is not None:
         parts.procedure.train(session, parts.model)

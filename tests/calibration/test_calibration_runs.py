@@ -11,7 +11,13 @@ import pytest
 from records.synthetic_runs import SyntheticRun
 
 from harness.calibration import protocol
-from harness.calibration.protocol import Calibration, Outcome, Settings, shortcomings
+from harness.calibration.protocol import (
+    Calibration,
+    Outcome,
+    RunFailedError,
+    Settings,
+    shortcomings,
+)
 from harness.errors import UsageError
 from harness.events import Evaluation
 from harness.records.record import RunDetail, summarise
@@ -27,6 +33,7 @@ class Track:
     asked: list[tuple[str, str, int, float, float | None]] = field(default_factory=list)
     interrupt_after: int | None = None
     rivals_reach: bool = False
+    crash: bool = False
 
     def __call__(
         self,
@@ -54,7 +61,13 @@ class Track:
             seed=seed,
             machine_class=chosen.machine_class,
             values=values if curve else [0.99, 0.99] if reaches else [0.5, 0.5],
-            outcome="stopped" if curve else "reached" if reaches else "budget",
+            outcome="crashed"
+            if self.crash
+            else "stopped"
+            if curve
+            else "reached"
+            if reaches
+            else "budget",
             credited=0 if reaches else None,
         )
         detail = summarise(run.spec(), run.events())
@@ -144,8 +157,22 @@ def test_an_interrupted_calibration_goes_on_where_it_was(track: Track, settings:
 def test_more_seeds_add_to_what_is_there(track: Track, settings: Settings) -> None:
     run(settings)
     more = replace(settings, seeds=6, target=0.97)
-    assert Calibration(more).runs_left == 2
-    assert run(more).figures.runs == 6
+    # Two curves, and every rival anew: they ran to another target.
+    assert Calibration(more).runs_left == 12
+    outcome = run(more)
+    assert outcome.figures.runs == 6
+    assert {target for *_, target, _ in track.asked[-10:]} == {0.97}
+    assert [found.runs for found in outcome.separations] == [2] * 5
+
+
+def test_a_crash_is_no_evidence(track: Track, settings: Settings) -> None:
+    track.crash = True
+    with pytest.raises(RunFailedError, match="adamw with seed 0 ended as crashed"):
+        run(settings)
+    track.crash = False
+    assert Calibration(settings).runs_left == 14
+    run(settings)
+    assert len(track.asked) == 15
 
 
 def test_a_given_target_is_judged(track: Track, settings: Settings) -> None:
@@ -160,7 +187,11 @@ def test_the_restart_forgets(track: Track, settings: Settings) -> None:
 
 @pytest.mark.parametrize(
     ("key", "said"),
-    [("fingerprint", "another recipe, grid"), ("machine_class", "another machine class")],
+    [
+        ("fingerprint", "another recipe, optimizer, grid"),
+        ("source_sha256", "another recipe, optimizer, grid"),
+        ("machine_class", "another machine class"),
+    ],
 )
 def test_evidence_of_something_else_is_not_added_to(
     key: str, said: str, track: Track, settings: Settings

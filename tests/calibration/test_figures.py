@@ -153,7 +153,15 @@ def test_too_little_is_said(curves: list[Curve], target: float, said: str) -> No
 
 def rival(seed: int, paces: float | None, best: float = 0.5) -> Rival:
     outcome = "budget" if paces is None else "reached"
-    return Rival(name="slow", seed=seed, outcome=outcome, normalised_time=paces, best_value=best)
+    return Rival(
+        name="slow",
+        seed=seed,
+        target=0.9,
+        budget_paces=200.0,
+        outcome=outcome,
+        normalised_time=paces,
+        best_value=best,
+    )
 
 
 def test_a_rival_that_misses_is_told_apart() -> None:

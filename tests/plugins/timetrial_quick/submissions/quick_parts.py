@@ -158,25 +158,36 @@ class PilotFirst(Procedure):
 
 
 class TwoFaces(torch.optim.SGD):
-    """Shows weights of zero in eval mode, and trains those that it has learned."""
+    """Shows weights of zero in eval mode, and trains those that it has learned.
+
+    Like the optimizers of the ecosystem it insists on `train()`, also before the first step.
+    """
 
     def __init__(self, params: object, lr: float) -> None:
         super().__init__(params, lr=lr)
         self._kept: list[Tensor] | None = None
+        self._trains = False
         say("start", digest(self._parameters()))
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        assert self._trains, "train() was not called"
+        super().step()
+
     def eval(self) -> None:
         assert self._kept is None
+        self._trains = False
         self._kept = [p.detach().clone() for p in self._parameters()]
         for p in self._parameters():
             p.data.zero_()
         say("eval", digest(self._kept))
 
     def train(self) -> None:
-        assert self._kept is not None
+        self._trains = True
+        if self._kept is None:
+            return
         for p, kept in zip(self._parameters(), self._kept, strict=True):
             p.data.copy_(kept)
         self._kept = None
