@@ -97,7 +97,8 @@ def _prepare_and_train(
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     pipe.send(messages.Ready(import_ns=import_ns))
-    _await_going_on(pipe)
+    with session.paused():
+        _await_going_on(pipe)
 
     order = torch.Generator().manual_seed(spec.streams.order)
     parts = builder.build(session, model, order)
