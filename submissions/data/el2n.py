@@ -123,8 +123,22 @@ class EL2N(Data):
         return hardest_first[start : start + max(1, round(self._keep_fraction * len(ids)))]
 
     def batches(self) -> Iterator[Selection]:
-        ids = self._session.training_ids
-        yield from self._shuffled(self.kept(ids, self.scores(ids)))
+        session = self._session
+        ids = session.training_ids
+        kept = self.kept(ids, self.scores(ids))
+        while True:
+            # A holdout begins a new epoch, without the ids that it took.
+            ids = session.training_ids
+            kept = kept[torch.isin(kept, ids)]
+            if len(kept) == 0:
+                raise ValueError(
+                    "EL2N: a holdout took every example that was kept; hold out before the first "
+                    "batch, or raise keep_fraction, at most 1"
+                )
+            for selection in self._shuffled(kept):
+                yield selection
+                if session.training_ids is not ids:
+                    break
 
     def _shuffled(self, ids: Tensor) -> Iterator[Selection]:
         """Yield batches of reshuffled epochs; one may straddle two, where few ids are left."""

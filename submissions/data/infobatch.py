@@ -78,20 +78,23 @@ class InfoBatch(Data, LossObserver):
         trained = 0  # examples yielded
         stood_for = 0.0  # Σw of them
         pruning = True
-        ids, weights = self.epoch(prune=pruning)
         while True:
-            if pruning and stood_for >= self._anneal_start * recipe_horizon:
-                pruning = False
-                ids, weights = self.epoch(prune=False)
-            size = session.batch_size
-            while len(ids) < size:
-                more_ids, more_weights = self.epoch(prune=pruning)
-                ids, weights = torch.cat([ids, more_ids]), torch.cat([weights, more_weights])
-            batch_weights = weights[:size]
-            trained += size
-            stood_for += float(batch_weights.sum())
-            session.horizon_examples = max(1, round(recipe_horizon * trained / stood_for))
-            yield Selection(
-                ids=ids[:size].to(session.device), weights=batch_weights.to(session.device)
-            )
-            ids, weights = ids[size:], weights[size:]
+            training_ids = session.training_ids
+            ids, weights = self.epoch(prune=pruning)
+            # A holdout begins a new epoch, without the ids that it took.
+            while session.training_ids is training_ids:
+                if pruning and stood_for >= self._anneal_start * recipe_horizon:
+                    pruning = False
+                    ids, weights = self.epoch(prune=False)
+                size = session.batch_size
+                while len(ids) < size:
+                    more_ids, more_weights = self.epoch(prune=pruning)
+                    ids, weights = torch.cat([ids, more_ids]), torch.cat([weights, more_weights])
+                batch_weights = weights[:size]
+                trained += size
+                stood_for += float(batch_weights.sum())
+                session.horizon_examples = max(1, round(recipe_horizon * trained / stood_for))
+                yield Selection(
+                    ids=ids[:size].to(session.device), weights=batch_weights.to(session.device)
+                )
+                ids, weights = ids[size:], weights[size:]

@@ -15,7 +15,8 @@ The paper writes h with a half-width δ, in the code always 1, and as a differen
 terms; the form here is equal and exactly -1 where all losses are, so that their weights are, too.
 Weights sum to 1, so Σ wl ÷ Σ w is the paper's loss. The range is that of the batch: the method
 depends on its size. Batches are the reference recipe's: reshuffled epochs, a last, smaller batch
-dropped. Nothing is read back from the device.
+dropped; a batch that is to be larger than an epoch is an epoch. Nothing is read back from the
+device.
 """
 
 import math
@@ -63,6 +64,10 @@ class LinUpper(Data, LossWeigher):
             shuffled = ids[torch.randperm(len(ids), generator=session.generator)]
             shuffled = shuffled.to(session.device)
             position = 0
-            while position + (size := session.batch_size) <= len(ids):
+            # A holdout begins a new epoch, without the ids that it took.
+            while session.training_ids is ids:
+                size = min(session.batch_size, len(ids))
+                if position + size > len(ids):
+                    break
                 yield Selection(ids=shuffled[position : position + size])
                 position += size

@@ -59,11 +59,15 @@ class RS2(Data, SetsHorizon):
                 yield from shuffled.split(size)
 
     def batches(self) -> Iterator[Selection]:
-        subsets = self.subsets()
-        pending = next(subsets)
+        session = self._session
         while True:
-            size = self._session.batch_size
-            while len(pending) < size:
-                pending = torch.cat([pending, next(subsets)])
-            yield Selection(ids=pending[:size])
-            pending = pending[size:]
+            ids = session.training_ids
+            subsets = self.subsets()
+            pending = next(subsets)
+            # A holdout begins a new round, without the ids that it took.
+            while session.training_ids is ids:
+                size = session.batch_size
+                while len(pending) < size:
+                    pending = torch.cat([pending, next(subsets)])
+                yield Selection(ids=pending[:size])
+                pending = pending[size:]

@@ -70,27 +70,36 @@ class SelectiveBackprop(Data):
 
     def batches(self) -> Iterator[Selection]:
         session = self._session
-        left = self._primed_epochs * len(session.training_ids)
-        while left > 0:
-            ids = self._candidates(session.batch_size)
-            left -= len(ids)
-            yield Selection(ids=ids)
-        kept = self._drawn[:0]
+        unscored = 0  # examples yielded without a scoring
         while True:
-            size = session.batch_size
-            for scoring in range(1, self._most_scorings + 1):
-                if len(kept) >= size:
-                    break
-                ids = self._candidates(size)
-                p = self.probabilities(session.score(self._model, ids))
-                draw = torch.rand(size, generator=session.generator).to(session.device)
-                chosen = draw < p
-                kept = torch.cat([kept, ids[chosen]])
-                if scoring == self._most_scorings and len(kept) < size:
-                    likeliest = p.masked_fill(chosen, -1).argsort(descending=True)
-                    kept = torch.cat([kept, ids[likeliest[: size - len(kept)]]])
-            yield Selection(ids=kept[:size])
-            kept = kept[size:]
+            training_ids = session.training_ids
+            kept = self._drawn = self._drawn[:0]
+            # A holdout begins a new epoch, without the ids that it took.
+            while session.training_ids is training_ids:
+                size = session.batch_size
+                if unscored < self._primed_epochs * len(training_ids):
+                    unscored += size
+                    yield Selection(ids=self._candidates(size))
+                else:
+                    kept = self._filled(kept, size)
+                    yield Selection(ids=kept[:size])
+                    kept = kept[size:]
+
+    def _filled(self, kept: Tensor, size: int) -> Tensor:
+        """Score candidates; return `kept` with those kept of them, `size` ids or more."""
+        session = self._session
+        for scoring in range(1, self._most_scorings + 1):
+            if len(kept) >= size:
+                break
+            ids = self._candidates(size)
+            p = self.probabilities(session.score(self._model, ids))
+            draw = torch.rand(size, generator=session.generator).to(session.device)
+            chosen = draw < p
+            kept = torch.cat([kept, ids[chosen]])
+            if scoring == self._most_scorings and len(kept) < size:
+                likeliest = p.masked_fill(chosen, -1).argsort(descending=True)
+                kept = torch.cat([kept, ids[likeliest[: size - len(kept)]]])
+        return kept
 
     def _candidates(self, count: int) -> Tensor:
         """Return the next `count` ids of an endless walk through reshuffled epochs."""

@@ -194,6 +194,31 @@ def test_examples_held_out_are_neither_scored_nor_drawn() -> None:
     assert seen == set(range(10, 30))
 
 
+@pytest.mark.parametrize("batch_size", [8, 50])
+def test_a_holdout_within_an_epoch_is_never_drawn_again(batch_size: int) -> None:
+    host = blobs()
+    host.batch_size = batch_size
+    batches = EL2N(session=host, keep_fraction=0.5, pilot_fraction=0.01).batches()
+    kept = {i for s in itertools.islice(batches, 20) for i in s.ids.tolist()}
+    assert len(kept) == 30
+    for step in (2, 4):  # the kept ones among the rest stay
+        next(batches)
+        host.training_ids = torch.arange(0, 60, step)
+        after = [s.ids.tolist() for s in itertools.islice(batches, 50)]
+        assert {len(batch) for batch in after} == {batch_size}
+        assert {i for batch in after for i in batch} == kept & set(range(0, 60, step))
+    assert len(host.models) == 1  # no pilot was trained again
+
+
+def test_a_holdout_of_all_that_was_kept_is_refused() -> None:
+    host = blobs()
+    batches = EL2N(session=host, keep_fraction=0.01, pilot_fraction=0.01).batches()
+    (kept,) = set(next(batches).ids.tolist())
+    host.training_ids = torch.tensor([i for i in range(60) if i != kept])
+    with pytest.raises(ValueError, match="EL2N: a holdout took every example that was kept"):
+        next(batches)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -188,6 +188,24 @@ def test_examples_held_out_are_never_drawn() -> None:
     assert {i for ids, _ in selections for i in ids} == {1, 3, 5, 7, 9}
 
 
+@pytest.mark.parametrize("anneal_start", [0.0, 0.875])
+@pytest.mark.parametrize("batch_size", [4, 50])
+def test_a_holdout_within_an_epoch_is_never_drawn_again(
+    anneal_start: float, batch_size: int
+) -> None:
+    host = session(batch_size=batch_size)
+    policy = InfoBatch(session=host, anneal_start=anneal_start)
+    policy.observe(torch.arange(20), torch.arange(20.0))
+    batches = policy.batches()
+    for left in ([1, 3, 5, 7, 9, 11], [3, 7, 11]):
+        for _ in range(2):
+            next(batches)
+        host.training_ids = torch.tensor(left)
+        after = [s.ids.tolist() for s in itertools.islice(batches, 50)]
+        assert {len(batch) for batch in after} == {batch_size}
+        assert {i for batch in after for i in batch} == set(left)
+
+
 def test_illegal_hyperparameters_are_refused() -> None:
     for ratio in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"prune_ratio must be in \[0, 1\), not"):

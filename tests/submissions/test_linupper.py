@@ -127,6 +127,27 @@ def test_batches_are_reshuffled_epochs_as_in_the_reference() -> None:
         ]
 
 
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_a_holdout_within_an_epoch_is_never_drawn_again(batch_size: int) -> None:
+    host = session()
+    host.batch_size = batch_size
+    batches = LinUpper(session=host).batches()
+    for left in ([1, 3, 5, 7, 9, 11], [3, 7, 11]):
+        for _ in range(2):
+            next(batches)
+        host.training_ids = torch.tensor(left)
+        after = [s.ids.tolist() for s in itertools.islice(batches, 50)]
+        assert {len(batch) for batch in after} == {min(batch_size, len(left))}
+        assert {i for batch in after for i in batch} == set(left)
+
+
+def test_a_batch_larger_than_an_epoch_is_an_epoch() -> None:
+    host = session()
+    host.batch_size = 23
+    for selection in itertools.islice(LinUpper(session=host).batches(), 5):
+        assert sorted(selection.ids.tolist()) == list(range(22))
+
+
 def test_illegal_hyperparameters_are_refused() -> None:
     for temperature in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match=r"temperature must be in \(0, inf\), not"):

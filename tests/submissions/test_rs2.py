@@ -91,6 +91,20 @@ def test_examples_held_out_are_never_drawn(replacement: bool) -> None:
     assert {i for batch in take(policy, 50) for i in batch} == {1, 3, 5, 7, 9}
 
 
+@pytest.mark.parametrize("replacement", [False, True])
+@pytest.mark.parametrize("batch_size", [4, 50])
+def test_a_holdout_within_a_round_is_never_drawn_again(replacement: bool, batch_size: int) -> None:
+    host = session(batch_size=batch_size)
+    batches = RS2(session=host, fraction=0.5, replacement=replacement).batches()
+    for left in ([1, 3, 5, 7, 9, 11], [3, 7, 11]):
+        for _ in range(2):
+            next(batches)
+        host.training_ids = torch.tensor(left)
+        after = [s.ids.tolist() for s in itertools.islice(batches, 50)]
+        assert {len(batch) for batch in after} == {batch_size}
+        assert {i for batch in after for i in batch} == set(left)
+
+
 def test_the_horizon_shrinks_with_the_fraction() -> None:
     for fraction, horizon in ((0.1, 4800), (0.5, 24000), (1.0, 48000), (1e-6, 1)):
         assert RS2(session=session(), fraction=fraction).horizon_examples(48000) == horizon

@@ -157,6 +157,45 @@ def test_examples_held_out_are_never_drawn_and_the_global_generator_is_left_alon
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("primed_epochs", [0, 1, 100])
+@pytest.mark.parametrize("batch_size", [4, 50])
+def test_a_holdout_within_an_epoch_is_never_drawn_again(
+    primed_epochs: int, batch_size: int
+) -> None:
+    host = Host([0.1 * i for i in range(20)], batch_size=batch_size)
+    batches = policy(host, beta=0.5, primed_epochs=primed_epochs).batches()
+    for left in ([1, 3, 5, 7, 9, 11], [3, 7, 11]):
+        for _ in range(2):
+            next(batches)
+        host.training_ids = torch.tensor(left)
+        host.scored.clear()
+        after = [s.ids.tolist() for s in itertools.islice(batches, 50)]
+        assert {len(batch) for batch in after} == {batch_size}
+        assert {i for batch in after for i in batch} == set(left)
+        assert {i for batch in host.scored for i in batch} <= set(left)
+
+
+def test_examples_kept_beyond_a_batch_are_forgotten_where_a_holdout_took_them() -> None:
+    host = Host([0.5] * 20, batch_size=8)  # equal losses are all kept
+    batches = policy(host, primed_epochs=0).batches()
+    next(batches)
+    host.batch_size = 2
+    next(batches)  # of eight that were scored
+    host.training_ids = torch.tensor([0, 1])
+    assert {i for s in itertools.islice(batches, 20) for i in s.ids.tolist()} == {0, 1}
+
+
+def test_a_holdout_shortens_the_unscored_epoch() -> None:
+    host = Host([0.1 * i for i in range(20)])
+    batches = policy(host).batches()
+    next(batches)
+    host.training_ids = torch.arange(6)
+    next(batches)  # eight examples: more than one epoch of six
+    assert not host.scored
+    next(batches)
+    assert host.scored
+
+
 def test_illegal_hyperparameters_are_refused() -> None:
     for beta in (-1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match=r"beta must be in \[0, inf\), not"):
