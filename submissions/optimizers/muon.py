@@ -28,7 +28,7 @@ Gram matrix; `foreach=False` is the rule above, one tensor at a time. Both agree
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -135,51 +135,53 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _adamw_step(self, thetas: list[Tensor], group: dict[str, Any]) -> None:
+        batches: dict[tuple[torch.device, torch.dtype], _AdamWBatch] = {}
         for theta in thetas:
-            state = self.state[theta]
+            g, state = theta.grad, self.state[theta]
+            assert g is not None
             if not state:
-                state["m"], state["v"] = torch.zeros_like(theta), torch.zeros_like(theta)
-                state["step"] = torch.zeros((), device=theta.device)
-        states = [self.state[theta] for theta in thetas]
-        gs = [theta.grad for theta in thetas if theta.grad is not None]
-        ms, vs, steps = ([state[key] for state in states] for key in ("m", "v", "step"))
-        # The fused kernel walks memory, not indices: the layouts have to agree.
-        alike = len({(theta.device, theta.dtype) for theta in thetas}) == 1 and all(
-            theta.stride() == g.stride() == m.stride()
-            for theta, g, m in zip(thetas, gs, ms, strict=True)
-        )
-        (_adamw_all if group["foreach"] and alike else _adamw_each)(
-            thetas, gs, ms, vs, steps, group
-        )
+                # The count is a number: one on the device would have to be read back from it.
+                state.update(step=0, m=torch.zeros_like(theta), v=torch.zeros_like(theta))
+            state["step"] += 1
+            m, v, t = state["m"], state["v"], state["step"]
+            # The fused kernel walks memory, not indices: the layouts have to agree.
+            alike = theta.stride() == g.stride() == m.stride() == v.stride()
+            if not (group["foreach"] and alike):
+                _adamw_one(theta, g, m, v, t, group)
+                continue
+            batch = batches.setdefault((theta.device, theta.dtype), _AdamWBatch([], [], [], [], []))
+            for column, value in zip(batch, (theta, g, m, v, t), strict=True):
+                column.append(value)
+        for batch in batches.values():
+            _adamw_all(batch, group)
 
 
-def _adamw_each(
-    thetas: list[Tensor],
-    gs: list[Tensor],
-    ms: list[Tensor],
-    vs: list[Tensor],
-    steps: list[Tensor],
-    group: dict[str, Any],
+class _AdamWBatch(NamedTuple):
+    """Tensors that one kernel updates, and the steps of each."""
+
+    thetas: list[Tensor]
+    gs: list[Tensor]
+    ms: list[Tensor]
+    vs: list[Tensor]
+    ts: list[int]
+
+
+def _adamw_one(
+    theta: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, group: dict[str, Any]
 ) -> None:
     beta1, beta2 = group["beta1"], group["beta2"]
-    for theta, g, m, v, step in zip(thetas, gs, ms, vs, steps, strict=True):
-        t = step.add_(1).item()
-        theta.mul_(1 - group["lr"] * group["weight_decay"])
-        m.lerp_(g, 1 - beta1)
-        v.lerp_(g.square(), 1 - beta2)
-        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-        theta.sub_(group["lr"] * m_hat / (v_hat.sqrt() + group["eps"]))
+    theta.mul_(1 - group["lr"] * group["weight_decay"])
+    m.lerp_(g, 1 - beta1)
+    v.lerp_(g.square(), 1 - beta2)
+    m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+    theta.sub_(group["lr"] * m_hat / (v_hat.sqrt() + group["eps"]))
 
 
-def _adamw_all(
-    thetas: list[Tensor],
-    gs: list[Tensor],
-    ms: list[Tensor],
-    vs: list[Tensor],
-    steps: list[Tensor],
-    group: dict[str, Any],
-) -> None:
-    torch._foreach_add_(steps, 1.0)
+def _adamw_all(batch: _AdamWBatch, group: dict[str, Any]) -> None:
+    thetas, gs, ms, vs, ts = batch
+    # The kernel wants the counts on the device; mostly it is one for all tensors.
+    on_device = {t: torch.full((), float(t), device=thetas[0].device) for t in set(ts)}
+    steps = [on_device[t] for t in ts]
     settings = {name: group[name] for name in ("lr", "beta1", "beta2", "weight_decay", "eps")}
     torch._fused_adamw_(thetas, gs, ms, vs, [], steps, amsgrad=False, maximize=False, **settings)
 

@@ -182,10 +182,10 @@ def _check(name: str, value: float, legal: bool, words: str) -> None:
 
 
 class AdaGrad(torch.optim.Adagrad):
-    """AdaGrad (Duchi et al. 2011) in foreach kernels. Raises ValueError for an illegal setting."""
+    """AdaGrad (Duchi et al. 2011) in a fused kernel. Raises ValueError for an illegal setting."""
 
     def __init__(
         self, params: ParamsT, lr: float = 0.05, weight_decay: float = 0.0, eps: float = 1e-10
     ) -> None:
         # Left to itself torch takes one tensor at a time on a CPU.
-        super().__init__(params, lr=lr, weight_decay=weight_decay, eps=eps, foreach=True)
+        super().__init__(params, lr=lr, weight_decay=weight_decay, eps=eps, fused=True)

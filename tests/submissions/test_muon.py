@@ -177,6 +177,31 @@ def test_paths_agree_for_channels_last_kernels_and_transposed_embeddings() -> No
         torch.testing.assert_close(fast, reference, rtol=1e-9, atol=1e-9)
 
 
+def test_paths_agree_where_the_tensors_of_a_group_are_unlike() -> None:
+    both = {}
+    for foreach in (True, False):
+        generator = torch.Generator().manual_seed(0)
+        dense, gaps, other = (torch.randn(4, 6, generator=generator).double() for _ in range(3))
+        params = [torch.nn.Parameter(t) for t in (dense, gaps[:, ::2], other, other.float())]
+        optimizer = Muon(
+            [{"params": params, "role": "embedding"}],
+            adamw_lr=0.01,
+            adamw_weight_decay=0.1,
+            foreach=foreach,
+        )
+        for step in range(4):
+            set_gradients(params, step)
+            if step == 1:  # from here on the counts differ
+                params[0].grad = None
+            elif params[2].grad is not None:
+                params[2].grad = params[2].grad.mT.contiguous().mT
+            optimizer.step()
+        both[foreach] = params
+    for fast, reference in zip(both[True], both[False], strict=True):
+        tolerance = 1e-9 if fast.dtype == torch.float64 else 1e-6
+        torch.testing.assert_close(fast, reference, rtol=tolerance, atol=tolerance)
+
+
 def test_the_gram_matrix_gives_the_same_iteration_in_float32() -> None:
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(3, 16, 64, generator=generator)
