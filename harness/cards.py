@@ -348,7 +348,8 @@ class SubmissionCard(CatalogueCard, frozen=True, kw_only=True):
     """A submission: the places it fills, its hyperparameters, its claim.
 
     `closure` says what the optimizer's `step(closure)` makes the closure do; `needs` what the
-    constructor gets beside the hyperparameters; `also` which further places the card fills.
+    constructor gets beside the hyperparameters; `also` which further places the card fills;
+    `ignores` which places a procedure has no use for, whose loop never asks them.
     """
 
     name: Name
@@ -357,6 +358,7 @@ class SubmissionCard(CatalogueCard, frozen=True, kw_only=True):
     closure: Closure = "none"
     needs: tuple[Need, ...] = ()
     also: dict[Place, Filling] = {}
+    ignores: tuple[Place, ...] = ()
     paper: Paper | None = None
     hyperparameters: dict[Key, Hyperparameter] = {}
     tuned: dict[WorkloadName, TunedPoint] = {}
@@ -394,6 +396,10 @@ class SubmissionCard(CatalogueCard, frozen=True, kw_only=True):
     def _check_places(self) -> None:
         if self.place in self.also:
             raise ValueError(f"also: the place {self.place!r} is the card's own already")
+        if self.ignores and "procedure" not in self.fillings:
+            raise ValueError("ignores: only a procedure owns the loop and can ignore a place")
+        if both := sorted(self.fillings.keys() & set(self.ignores)):
+            raise ValueError(f"ignores: the card itself fills {_listed(both)}")
         if self.kind == "zeroth-order" and self.closure != "forward":
             raise ValueError("closure: a zeroth-order submission has closure `forward`")
         if self.closure != "none" and "optimizer" not in self.fillings:

@@ -106,6 +106,13 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
         )
     named = list(candidates)
     _check_addresses(candidates)
+    for candidate in candidates:
+        for place in candidate.card.ignores if candidate.card else ():
+            if place in by_place:
+                raise UsageError(
+                    f"{candidate.name!r} owns the loop and has no use for the place `{place}`, "
+                    f"which {by_place[place].name!r} fills. Leave that out."
+                )
     if "optimizer" not in by_place:
         candidates.append(_candidate(workload.recipe.optimizer))
 

@@ -463,3 +463,8 @@ def test_the_legal_range_is_in_the_message() -> None:
 )
 def test_ranges_in_words(low: float, high: float, words: str) -> None:
     assert within(low, high) == words
+
+
+def test_only_a_procedure_ignores_places() -> None:
+    message = problem(changed(SUBMISSION, "ignores", ["schedule"]), SubmissionCard)
+    assert "only a procedure owns the loop" in message

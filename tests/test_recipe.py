@@ -527,3 +527,13 @@ def test_parts_of_one_name_are_refused(tmp_path: Path) -> None:
         file.write_text("import torch\n\n\nclass Mine(torch.optim.SGD):\n    pass\n")
         assert refused(f"{file}+uba").startswith(f"The name '{name}' also stands for another part")
         resolve(str(file), CARD, [])  # alone it is nobody else's
+
+
+@pytest.mark.parametrize("other", ["lion", "uba", "mezo", "stablemax"])
+def test_a_part_that_a_procedure_never_asks_is_refused(other: str) -> None:
+    for names in (f"gbnn+{other}", f"{other}+gbnn"):
+        message = refused(names)
+        assert message.startswith("'gbnn' owns the loop and has no use for the place")
+        assert f"which '{other}' fills" in message
+    resolve("gbnn+rs2", CARD, [])
+    resolve("v-cycle+lion+uba", CARD, [])
