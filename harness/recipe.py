@@ -1,24 +1,18 @@
 """Turns `--submission lion --set lr=1e-3` into a recipe: the reference with parts replaced."""
 
-import ast
 import hashlib
 import math
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import catalogue
+from harness.candidates import Candidate, candidate_named, split_names
 from harness.cards import (
     FROM_RECIPE,
     MAX_INTEGER,
-    Need,
     Place,
     Scalar,
-    SubmissionCard,
     WorkloadCard,
-    read_card,
     within,
 )
 from harness.errors import UsageError, one_of
@@ -28,8 +22,6 @@ REFERENCE_EFFORT = "reference"
 DEFAULTS_EFFORT = "defaults"
 BY_HAND_EFFORT = "by hand"  # points given with --set: nobody knows what they cost
 
-
-_IMPORTABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 # The reference recipe's own settings, `--set recipe.NAME=VALUE`: type and legal range.
 _LEGAL_SETTINGS: dict[str, tuple[type[int | float], float, float]] = {
@@ -55,42 +47,14 @@ class Resolved:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Filling:
-    """A class for one place, and where its code is."""
-
-    class_name: str
-    module: str | None
-    file: Path
-    needs: tuple[Need, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Candidate:
-    name: str
-    fillings: dict[Place, _Filling]
-    card: SubmissionCard | None
-    card_path: Path | None
-    arguments: "_Arguments | None" = None  # of a class without a card; None: unknown
-    warning: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Arguments:
-    """What a constructor takes by name beside the parameters."""
-
-    legal: frozenset[str]
-    required: frozenset[str]
-
-
 def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) -> Resolved:
     """Resolve names and `key=value` settings against the cards.
 
     Raises:
         UsageError: an unknown name or key, a value out of range, two parts for one place.
     """
-    candidates = [_candidate(name) for name in _split_names(submission)]
-    by_place: dict[Place, _Candidate] = {}
+    candidates = [candidate_named(name) for name in split_names(submission)]
+    by_place: dict[Place, Candidate] = {}
     for candidate in candidates:
         for place in candidate.fillings:
             if place in by_place:
@@ -114,7 +78,7 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
                     f"which {by_place[place].name!r} fills. Leave that out."
                 )
     if "optimizer" not in by_place:
-        candidates.append(_candidate(workload.recipe.optimizer))
+        candidates.append(candidate_named(workload.recipe.optimizer))
 
     by_hand = _split_settings(settings)
     own = _own_settings(by_hand, candidates)
@@ -158,7 +122,7 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
     )
 
 
-def _check_addresses(candidates: Sequence[_Candidate]) -> None:
+def _check_addresses(candidates: Sequence[Candidate]) -> None:
     """Refuse a name that in `--set NAME.KEY=…` could mean another part, too."""
     for number, candidate in enumerate(candidates):
         others = [*candidates[:number], *candidates[number + 1 :]]
@@ -169,7 +133,7 @@ def _check_addresses(candidates: Sequence[_Candidate]) -> None:
             )
 
 
-def _parts(candidate: _Candidate, point: Mapping[str, Scalar]) -> list[Part]:
+def _parts(candidate: Candidate, point: Mapping[str, Scalar]) -> list[Part]:
     """Return one part a place, each with the hyperparameters that are its own."""
     own_place = next(iter(candidate.fillings))
     known = candidate.card.hyperparameters if candidate.card else {}
@@ -207,186 +171,6 @@ def _joint_effort(efforts: Sequence[str]) -> str:
     return " + ".join(sorted(set(efforts) - {REFERENCE_EFFORT})) or REFERENCE_EFFORT
 
 
-def _split_names(submission: str) -> list[str]:
-    """Split at `+`, which may also stand in a file's path."""
-    names: list[str] = []
-    for piece in submission.split("+"):
-        if names and _looks_like_path(names[-1]) and not _names_file(names[-1]):
-            names[-1] += f"+{piece}"
-        else:
-            names.append(piece)
-    if "" in names:
-        raise UsageError(
-            f"--submission {submission!r} leaves a name out. "
-            "Give one, or several joined by +; see `bench list submissions`."
-        )
-    return names
-
-
-def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "/", "~"))
-
-
-def _names_file(name: str) -> bool:
-    return name.endswith(".py") or ".py:" in name
-
-
-def _candidate(name: str) -> _Candidate:
-    if _names_file(name):
-        return _from_file(name)
-    if _looks_like_path(name):
-        raise UsageError(f"The submission file {name!r} must end in .py: ./my_method.py[:Class].")
-    if _IMPORTABLE.fullmatch(name):
-        return _from_module(name)
-    entry = catalogue.submission(name)
-    package = entry.module.rpartition(".")[0]
-    return _described(entry.card, entry.path, package)
-
-
-def _from_module(text: str) -> _Candidate:
-    """Describe `torch.optim:NAdam`: any optimizer that can be imported, without a card.
-
-    The module is found and not imported; the trainee learns whether it defines the class.
-    """
-    module, _, class_name = text.partition(":")
-    file = catalogue.module_file(module)
-    if file is None:
-        raise UsageError(
-            f"The module {module!r} of the submission {text!r} cannot be found. "
-            "Install it, or correct its name: --submission torch.optim:NAdam."
-        )
-    return _Candidate(
-        name=text,
-        fillings={"optimizer": _Filling(class_name=class_name, module=module, file=file)},
-        card=None,
-        card_path=None,
-    )
-
-
-def _described(card: SubmissionCard, card_path: Path, package: str | None) -> _Candidate:
-    """Return what a card describes; its code lies beside it."""
-    fillings: dict[Place, _Filling] = {}
-    for place, filling in card.fillings.items():
-        module, _, class_name = filling.implementation.partition(":")
-        file = card_path.parent / f"{module}.py"
-        if not file.is_file():
-            raise UsageError(
-                f"The card {card_path} is invalid, field `implementation`: there is no file {file}."
-            )
-        fillings[place] = _Filling(
-            class_name=class_name,
-            module=f"{package}.{module}" if package else None,
-            file=file,
-            needs=filling.needs,
-        )
-    return _Candidate(name=card.name, fillings=fillings, card=card, card_path=card_path)
-
-
-def _from_file(text: str) -> _Candidate:
-    """Describe `./method.py[:Class]` from its syntax tree: its code runs in the trainee only."""
-    before, _, class_name = text.rpartition(":") if ".py:" in text else (text, "", "")
-    path = _absolute(before)
-    classes = _classes(path)
-    card_path = path.with_suffix(".yaml")
-    card = read_card(card_path, SubmissionCard) if card_path.is_file() else None
-    described = card.implementation.partition(":")[2] if card else ""
-    class_name = class_name or described
-    if not class_name:
-        if not classes:
-            raise UsageError(
-                f"The submission file {path} defines no class. "
-                "It must define an optimizer: a subclass of torch.optim.Optimizer."
-            )
-        if len(classes) > 1:
-            raise UsageError(
-                f"The submission file {path} defines {len(classes)} classes "
-                f"({', '.join(classes)}). Name the one to run: {before}:CLASS."
-            )
-        class_name = next(iter(classes))
-    if class_name not in classes:
-        raise one_of(f"In {path} the class", class_name, classes)
-    if card and class_name == described:
-        return _described(card, card_path, None)
-    return _Candidate(
-        name=path.stem if len(classes) == 1 else f"{path.stem}:{class_name}",
-        fillings={"optimizer": _Filling(class_name=class_name, module=None, file=path)},
-        card=None,
-        card_path=None,
-        arguments=_constructor_arguments(class_name, classes),
-        warning=(
-            f"{card_path.name} describes {described}: {class_name} runs without a card."
-            if card
-            else None
-        ),
-    )
-
-
-def _absolute(text: str) -> Path:
-    try:
-        text.encode()  # the record is UTF-8
-        return Path(text).expanduser().absolute()
-    except (UnicodeEncodeError, RuntimeError) as error:  # RuntimeError: ~nobody
-        raise UsageError(f"The submission file {text!r} cannot be found: {error}.") from None
-
-
-def _classes(path: Path) -> dict[str, ast.ClassDef]:
-    """Return the classes that a file defines at its top level."""
-    try:
-        source = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"The submission file {path} does not exist.") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte
-        raise UsageError(f"The submission file {path} cannot be read: {error}.") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the trainee will give them, once
-            tree = ast.parse(source, filename=str(path))
-    # Deep nesting ends in one of the last two.
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        problem = str(error) or type(error).__name__
-        raise UsageError(f"The submission file {path} is not valid Python: {problem}.") from None
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-
-
-def _constructor_arguments(name: str, classes: Mapping[str, ast.ClassDef]) -> _Arguments | None:
-    """Return what `__init__` takes by name, None where only running the code would tell."""
-    followed: set[str] = set()
-    while name in classes and name not in followed:
-        followed.add(name)
-        definition = classes[name]
-        constructors = [
-            node
-            for node in definition.body
-            if isinstance(node, ast.FunctionDef) and node.name == "__init__"
-        ]
-        if constructors:
-            return _signature(constructors[-1].args)
-        match definition.bases:
-            case [ast.Name(id=base)] if not definition.decorator_list:
-                name = base
-            case _:
-                return None
-    return None
-
-
-def _signature(arguments: ast.arguments) -> _Arguments | None:
-    if arguments.kwarg:
-        return None
-    positional = [*arguments.posonlyargs, *arguments.args]
-    defaulted = positional[len(positional) - len(arguments.defaults) :]
-    by_name = [argument for argument in positional[2:] if argument in arguments.args]
-    required = [argument for argument in by_name if argument not in defaulted]
-    required += [
-        argument
-        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-        if default is None
-    ]
-    return _Arguments(
-        legal=frozenset(argument.arg for argument in by_name + arguments.kwonlyargs),
-        required=frozenset(argument.arg for argument in required),
-    )
-
-
 def _split_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
     """Group `[part.]key=value` by part; a key without a part stands under ''."""
     grouped: dict[str, dict[str, str]] = {}
@@ -408,7 +192,7 @@ def _half_a_character(text: str) -> bool:
 
 
 def _own_settings(
-    by_hand: Mapping[str, dict[str, str]], candidates: Sequence[_Candidate]
+    by_hand: Mapping[str, dict[str, str]], candidates: Sequence[Candidate]
 ) -> list[dict[str, str]]:
     """Hand each part the settings addressed to it by name, by place, or plainly.
 
@@ -437,7 +221,7 @@ def _own_settings(
     return own
 
 
-def _having(key: str, candidates: Sequence[_Candidate]) -> int:
+def _having(key: str, candidates: Sequence[Candidate]) -> int:
     """Return the number of the one candidate that has the hyperparameter `key`."""
     if len(candidates) == 1:
         return 0  # whose own message says what it takes
@@ -456,7 +240,7 @@ def _having(key: str, candidates: Sequence[_Candidate]) -> int:
     return having[0]
 
 
-def _legal_keys(candidate: _Candidate) -> frozenset[str] | None:
+def _legal_keys(candidate: Candidate) -> frozenset[str] | None:
     """Return the hyperparameters of a candidate, None where anything may be one."""
     if candidate.card is not None:
         return frozenset(candidate.card.hyperparameters)
@@ -483,7 +267,7 @@ def _recipe_settings(texts: Mapping[str, str]) -> dict[str, float]:
 
 
 def _point(
-    candidate: _Candidate, workload: WorkloadCard, warnings: list[str]
+    candidate: Candidate, workload: WorkloadCard, warnings: list[str]
 ) -> tuple[dict[str, Scalar], str]:
     """Return the point a part runs at unless it is told otherwise, and its tuning effort."""
     if candidate.card is None:
@@ -520,7 +304,7 @@ def _point(
     return values, effort
 
 
-def _recipe_value(candidate: _Candidate, name: str, workload: WorkloadCard) -> str:
+def _recipe_value(candidate: Candidate, name: str, workload: WorkloadCard) -> str:
     """Return the workload's own value for a hyperparameter whose default is `recipe`."""
     recipe = workload.recipe
     values: dict[str, float] = {
@@ -535,7 +319,7 @@ def _recipe_value(candidate: _Candidate, name: str, workload: WorkloadCard) -> s
     return repr(values[name])
 
 
-def _read_point(candidate: _Candidate, texts: Mapping[str, str]) -> dict[str, Scalar]:
+def _read_point(candidate: Candidate, texts: Mapping[str, str]) -> dict[str, Scalar]:
     if candidate.card is not None:
         known = candidate.card.hyperparameters
         for name in texts:
@@ -577,7 +361,7 @@ def _free_scalar(name: str, text: str) -> Scalar:
     return value
 
 
-def _files(candidates: Sequence[_Candidate]) -> dict[str, Path]:
+def _files(candidates: Sequence[Candidate]) -> dict[str, Path]:
     """Name each file after itself, numbering namesakes from different folders."""
     paths: dict[Path, None] = {}
     for candidate in candidates:

@@ -421,7 +421,8 @@ def test_the_settings_are_no_part_of_the_hash() -> None:
 
 
 def test_namesakes_from_two_folders_are_both_kept_and_hashed(tmp_path: Path) -> None:
-    from harness.recipe import _Candidate, _digest, _files, _Filling
+    from harness.candidates import Candidate, Filling
+    from harness.recipe import _digest, _files
 
     candidates = []
     for folder in ("one", "two"):
@@ -429,9 +430,9 @@ def test_namesakes_from_two_folders_are_both_kept_and_hashed(tmp_path: Path) -> 
         path.parent.mkdir()
         path.write_text(f"# {folder}\n")
         candidates.append(
-            _Candidate(
+            Candidate(
                 name=folder,
-                fillings={"optimizer": _Filling(class_name="Method", module=None, file=path)},
+                fillings={"optimizer": Filling(class_name="Method", module=None, file=path)},
                 card=None,
                 card_path=None,
             )
