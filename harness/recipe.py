@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from harness.candidates import Candidate, candidate_named, split_names
 from harness.cards import (
     FROM_RECIPE,
@@ -22,6 +24,8 @@ REFERENCE_EFFORT = "reference"
 DEFAULTS_EFFORT = "defaults"
 BY_HAND_EFFORT = "by hand"  # points given with --set: nobody knows what they cost
 
+
+_SCHEDULED = ("warmup_fraction", "final_lr_fraction")  # what the reference's schedule takes
 
 # The reference recipe's own settings, `--set recipe.NAME=VALUE`: type and legal range.
 _LEGAL_SETTINGS: dict[str, tuple[type[int | float], float, float]] = {
@@ -83,12 +87,17 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
     by_hand = _split_settings(settings)
     own = _own_settings(by_hand, candidates)
     chosen = _recipe_settings(by_hand.get("recipe", {}))
+    _check_effect(chosen, by_place)
+    scheduled = {name: chosen[name] for name in _SCHEDULED if name in chosen}
+    own_recipe = msgspec.structs.replace(workload.recipe, **scheduled)
     warnings = [candidate.warning for candidate in candidates if candidate.warning]
     parts: list[Part] = []
     points: dict[str, dict[str, Scalar]] = {}
     efforts: list[str] = []
     for candidate, hand in zip(candidates, own, strict=True):
-        point, effort = _point(candidate, workload, warnings)
+        point, effort = _point(
+            candidate, msgspec.structs.replace(workload, recipe=own_recipe), warnings
+        )
         point |= _read_point(candidate, hand)
         points[candidate.name] = point
         parts += _parts(candidate, point)
@@ -120,6 +129,24 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
         source_sha256=_digest(files),
         warnings=warnings,
     )
+
+
+def _check_effect(chosen: Mapping[str, float], by_place: Mapping[Place, Candidate]) -> None:
+    """Refuse a setting of the reference recipe that another part has put out of force."""
+    for name in chosen:
+        place: Place | None = (
+            "schedule" if name in _SCHEDULED else "objective" if name == "label_smoothing" else None
+        )
+        if place is None or place not in by_place:
+            continue
+        part = by_place[place]
+        known = part.card.hyperparameters if part.card else {}
+        if name not in known or known[name].default != FROM_RECIPE:
+            raise UsageError(
+                f"recipe.{name} has no effect: {part.name!r} fills the place `{place}`. "
+                f"Leave it out, or set what {part.name} takes: "
+                f"{', '.join(sorted(known)) or 'nothing'}."
+            )
 
 
 def _check_addresses(candidates: Sequence[Candidate]) -> None:

@@ -538,3 +538,22 @@ def test_a_part_that_a_procedure_never_asks_is_refused(other: str) -> None:
         assert f"which '{other}' fills" in message
     resolve("gbnn+rs2", CARD, [])
     resolve("v-cycle+lion+uba", CARD, [])
+
+
+def test_a_recipe_setting_reaches_the_part_that_takes_it_from_there() -> None:
+    resolved = resolve("uba", CARD, ["recipe.warmup_fraction=0.3"])
+    assert resolved.hyperparameters["uba.warmup_fraction"] == 0.3
+    assert resolved.recipe.warmup_fraction == 0.3
+
+
+@pytest.mark.parametrize(
+    ("names", "setting"),
+    [
+        ("linear", "recipe.final_lr_fraction=0.5"),  # it decays to zero
+        ("mezo", "recipe.warmup_fraction=0.5"),
+        ("label-smoothing", "recipe.label_smoothing=0.2"),
+    ],
+)
+def test_a_recipe_setting_out_of_force_is_refused(names: str, setting: str) -> None:
+    message = refused(names, [setting])
+    assert message.startswith(f"{setting.partition('=')[0]} has no effect: '{names}' fills")
