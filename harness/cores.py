@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def pin(cores: Sequence[int]) -> None:
     """Pin the calling thread, and the threads that it starts later, to `cores`."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def pinned(cores: Sequence[int]) -> Iterator[None]:
+    """Keep the calling thread on `cores`, and give it back what it had."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    pin(cores)
+    try:
+        yield
+    finally:
+        pin(sorted(before))
 
 
 def _siblings(cpu: int) -> list[int]:

@@ -6,8 +6,7 @@ The command line and sweeps both come through here, so there is one way to be ti
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Protocol
 from harness import catalogue, home
 from harness.cards import WorkloadCard
 from harness.catalogue import Entry
-from harness.cores import CorePlan, pin, plan_cores
+from harness.cores import CorePlan, pinned, plan_cores
 from harness.device import Device, machine_class, resolve_device
 from harness.events import Ended, Evaluation
 from harness.lease import Lease, leased
@@ -119,7 +118,8 @@ def carry_out(
         waiting=progress.say,
         interrupted=interrupted,
     )
-    with lending as lease, _pinned(chosen.cores.referee):
+    # Pinned for the run alone: what is planned after it may have all cores.
+    with lending as lease, pinned(chosen.cores.referee):
         os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch loads, for the pace too
         pace = ensure_pace(chosen, progress.say)
         if interrupted():
@@ -132,17 +132,6 @@ def carry_out(
         finally:
             writer.close()
     return read_run(RunDirectory(folder))
-
-
-@contextmanager
-def _pinned(cores: Sequence[int]) -> Iterator[None]:
-    """Keep the calling thread on `cores`: what is planned after the run may have them all."""
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    pin(cores)
-    try:
-        yield
-    finally:
-        pin(sorted(before))
 
 
 def _race(

@@ -47,7 +47,7 @@ def pace(workload: str, device: str, measure: bool, form: str, results: str | No
 
 def _row(workload: str, device: str, measure: bool, home: Path) -> dict[str, Any]:
     from harness import catalogue
-    from harness.cores import pin
+    from harness.cores import pinned
     from harness.lease import leased
     from harness.run import Request, ensure_pace, plan
 
@@ -56,8 +56,8 @@ def _row(workload: str, device: str, measure: bool, home: Path) -> dict[str, Any
 
     reference = catalogue.workload(workload).card.recipe.optimizer
     chosen = plan(Request(submission=reference, workload=workload, device=device, home=home))
-    with leased(chosen.device.lease_name, share=False, waiting=say, interrupted=lambda: False):
-        pin(chosen.cores.referee)
+    lease = leased(chosen.device.lease_name, share=False, waiting=say, interrupted=lambda: False)
+    with lease, pinned(chosen.cores.referee):
         stored = ensure_pace(chosen, say, again=measure)
     pace_s = stored.pace_ns / 1e9
     when = datetime.fromtimestamp(stored.measured_unix_ns / 1e9, tz=UTC)

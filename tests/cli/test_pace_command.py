@@ -9,6 +9,7 @@ from cli.test_bad_input import bench
 
 import harness.run
 from harness import catalogue
+from harness.cores import plan_cores
 from harness.paces import Pace
 from harness.run import Plan
 from harness.suites import workloads_named
@@ -34,7 +35,9 @@ def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_pace_in_words() -> None:
+    before = plan_cores()
     code, out, _ = bench("pace", "-w", "resnet")
+    assert plan_cores() == before  # the process has its cores back
     assert code in (0, None)
     assert "resnet/digits v1: 12.000 ms a reference step (quartiles 11.000–14.000 ms, n=50)" in out
     assert "measured 2023-11-14 22:13 UTC" in out
