@@ -321,7 +321,7 @@ def _point(
     elif tuned := card.tuned.get(workload.name):
         if tuned.version == workload.version:
             point |= tuned.point
-            effort = f"{tuned.trials} trials"
+            effort = f"{tuned.trials} trial{'s' if tuned.trials > 1 else ''}"
         else:
             warnings.append(
                 f"{candidate.name} was tuned on version {tuned.version} of {workload.name}, which "
