@@ -87,6 +87,13 @@ class CatalogueCard(Card, frozen=True, kw_only=True):
     implementation: Implementation
 
 
+class ModelSettings(Card, frozen=True, kw_only=True):
+    """What a card may choose of a family's model; a family's struct adds its choices.
+
+    Each has a type (a `Literal` for words) and a default, the one of the family's main card.
+    """
+
+
 class Metric(Card, frozen=True, kw_only=True):
     """The metric that decides, its target, and the unit people read it in."""
 
@@ -165,9 +172,12 @@ class WorkloadCard(CatalogueCard, frozen=True, kw_only=True):
     title: Words
     tier: Tier
     suites: tuple[SuiteName, ...] = ()
+    variant_of: WorkloadName | None = None  # held out: the same task with a model changed in part
     modality: Words
     metric: Metric
     data: DataDescription
+    model: dict[Key, Words] = {}  # choices of the family's `ModelSettings`
+    target_groups: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] = ()  # what the metric asks for
     batch_size: PositiveInt
     precision: Precision
     grid_model_passes: PositiveInt
@@ -182,6 +192,8 @@ class WorkloadCard(CatalogueCard, frozen=True, kw_only=True):
     evidence: dict[str, Words]
 
     def __post_init__(self) -> None:
+        if self.variant_of is not None and self.suites:
+            raise ValueError("suites: a held-out variant belongs to none")
         figures = FIGURES_WITH_EVIDENCE | set(self.__struct_fields__)
         for figure in self.evidence:
             if figure not in figures:
@@ -416,6 +428,8 @@ class SubmissionCard(CatalogueCard, frozen=True, kw_only=True):
 
 
 C = TypeVar("C", bound=CatalogueCard)
+M = TypeVar("M", bound=ModelSettings)
+T = TypeVar("T", bound=Card)
 
 MAX_CHARACTERS = 100_000  # the largest card has a few thousand; the reader takes seconds a megabyte
 MAX_DEPTH = 20
@@ -462,21 +476,62 @@ def _yaml_error(problem: str, at: Any) -> yaml.constructor.ConstructorError:
 
 
 def read_card(path: Path, kind: type[C]) -> C:
-    """Return the card in `path`.
+    """Return the card in `path`; a variant takes what it leaves out from the card it varies.
 
     Raises:
         UsageError: the file is unreadable, no YAML, or no valid card; names file and field.
     """
+    fields = _read_fields(path)
+    if kind is WorkloadCard and "variant_of" in fields:
+        fields = _inherited(path, fields) | fields
+    return _as_struct(fields, kind, f"card {path}")
+
+
+def parse_card(text: str, kind: type[C], origin: str) -> C:
+    """Return the card in `text`; `origin` is what an error calls it. Raises as `read_card`."""
+    return _as_struct(_fields_of(text, origin), kind, f"card {origin}")
+
+
+def read_model_settings(card: WorkloadCard, kind: type[M]) -> M:
+    """Return the card's `model:` as a struct of choices.
+
+    Raises:
+        UsageError: a choice or a value that `kind` does not have.
+    """
+    return _as_struct(card.model, kind, f"model of {card.name}")
+
+
+def _inherited(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what a variant takes from its base, which stands beside it.
+
+    Not the evidence: the base's measurements say nothing of the variant.
+    """
+    family, _, data = str(fields["variant_of"]).partition("/")
+    base_path = path.with_name(f"{data}.yaml")
+    if not data or path.parent.name != family or base_path == path or not base_path.is_file():
+        raise UsageError(
+            f"The card {path} is invalid, field `variant_of`: must name a workload of its own "
+            f"family whose card stands beside it, not {fields['variant_of']!r}."
+        )
+    base = _read_fields(base_path)
+    if "variant_of" in base:
+        raise UsageError(
+            f"The card {path} is invalid, field `variant_of`: {fields['variant_of']} is itself a "
+            f"variant. Name {base['variant_of']!r}."
+        )
+    return {name: value for name, value in base.items() if name not in ("suites", "evidence")}
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The card {path} cannot be read: {error}.") from None
-    return parse_card(text, kind, str(path))
+    return _fields_of(text, str(path))
 
 
-def parse_card(text: str, kind: type[C], origin: str) -> C:
-    """Return the card in `text`; `origin` is what an error calls it. Raises as `read_card`."""
+def _fields_of(text: str, origin: str) -> dict[str, Any]:
     if len(text) > MAX_CHARACTERS:
         raise UsageError(
             f"The card {origin} has more than {MAX_CHARACTERS} characters. Shorten it."
@@ -490,6 +545,10 @@ def parse_card(text: str, kind: type[C], origin: str) -> C:
         raise UsageError(f"The card {origin} is not valid YAML{line}: {problem}.") from None
     if not isinstance(fields, dict):
         raise UsageError(f"The card {origin} must be a mapping of keys to values.")
+    return fields
+
+
+def _as_struct(fields: dict[str, Any], kind: type[T], origin: str) -> T:
     try:
         card = msgspec.convert(fields, type=kind, strict=False)
     except msgspec.ValidationError:
@@ -501,7 +560,7 @@ def parse_card(text: str, kind: type[C], origin: str) -> C:
             return card
     path, problem = fault
     place = f", field `{'.'.join(path)}`" if path else ""
-    raise UsageError(f"The card {origin} is invalid{place}: {problem}.")
+    raise UsageError(f"The {origin} is invalid{place}: {problem}.")
 
 
 _Path = tuple[str, ...]

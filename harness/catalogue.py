@@ -114,7 +114,11 @@ def workload(name: str) -> Entry[WorkloadCard]:
     if name in known:
         return known[name]
     family = [entry for entry in known.values() if entry.card.family == name]
-    embedded = [entry for entry in family if entry.card.tier == "embedded"]
+    embedded = [
+        entry
+        for entry in family
+        if entry.card.tier == "embedded" and entry.card.variant_of is None
+    ]
     if len(embedded) == 1:
         return embedded[0]
     if family:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from harness import catalogue
 from harness.candidates import Candidate, candidate_named, split_names
 from harness.cards import (
     FROM_RECIPE,
@@ -307,6 +308,10 @@ def _point(
         for name, known in card.hyperparameters.items()
     }
     effort = DEFAULTS_EFFORT
+    # Nobody tunes on a held-out variant: what was tuned on its base has to serve.
+    tuned_on = workload
+    if workload.variant_of is not None:
+        tuned_on = catalogue.workload(workload.variant_of).card
     # A file outside the catalogue may bear the name, but it is not the reference.
     in_catalogue = all(filling.module for filling in candidate.fillings.values())
     if in_catalogue and candidate.name == workload.recipe.optimizer:
@@ -318,14 +323,14 @@ def _point(
             )
         point |= {name: repr(value) for name, value in workload.recipe.hyperparameters.items()}
         effort = REFERENCE_EFFORT
-    elif tuned := card.tuned.get(workload.name):
-        if tuned.version == workload.version:
+    elif tuned := card.tuned.get(tuned_on.name):
+        if tuned.version == tuned_on.version:
             point |= tuned.point
             effort = f"{tuned.trials} trial{'s' if tuned.trials > 1 else ''}"
         else:
             warnings.append(
-                f"{candidate.name} was tuned on version {tuned.version} of {workload.name}, which "
-                f"is at version {workload.version}: running at its defaults."
+                f"{candidate.name} was tuned on version {tuned.version} of {tuned_on.name}, which "
+                f"is at version {tuned_on.version}: running at its defaults."
             )
     values = {name: card.hyperparameters[name].read(name, text) for name, text in point.items()}
     return values, effort

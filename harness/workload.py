@@ -3,12 +3,14 @@
 import abc
 import importlib
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from harness.cards import WorkloadCard
+from harness.cards import ModelSettings, WorkloadCard, read_model_settings
+
+S = TypeVar("S", bound=ModelSettings)
 
 
 class Workload(abc.ABC):
@@ -23,6 +25,14 @@ class Workload(abc.ABC):
 
     def __init__(self, card: WorkloadCard) -> None:
         self.card = card
+
+    def settings(self, kind: type[S]) -> S:
+        """Return the card's `model:` as the family's own struct of choices.
+
+        Raises:
+            UsageError: the card makes a choice that the family does not offer.
+        """
+        return read_model_settings(self.card, kind)
 
     @abc.abstractmethod
     def prepare(self) -> dict[str, dict[str, Tensor]]:

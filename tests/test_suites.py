@@ -1,6 +1,7 @@
 """Suites: who is in them, and what `@NAME` stands for."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,11 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
         msgspec.structs.replace(workload_card("a/quick"), suites=("smoke", "core")),
         msgspec.structs.replace(workload_card("b/quick"), suites=("core",), reference_seconds=4.0),
         msgspec.structs.replace(workload_card("c/long"), tier="embedded-slow"),
+        *(
+            msgspec.structs.replace(workload_card(f"{of}-{change}"), variant_of=of)
+            for of in ("a/quick", "b/quick")
+            for change in ("gelu", "tanh", "wide")
+        ),
     ]
     entries = {card.name: Entry(card=card, path=Path("x.yaml"), module="x") for card in cards}
     monkeypatch.setattr(catalogue, "workloads", lambda: entries)
@@ -33,6 +39,10 @@ def test_cards_choose_and_tiers_follow() -> None:
         "core": ["a/quick", "b/quick"],
         "embedded": ["a/quick", "b/quick", "c/long"],
         "real": [],
+        "held-out": [
+            *("a/quick-gelu", "a/quick-tanh", "a/quick-wide"),
+            *("b/quick-gelu", "b/quick-tanh", "b/quick-wide"),
+        ],
     }
     assert suites()["core"].reference_seconds == 7.0
 
@@ -44,12 +54,33 @@ def test_a_name_stands_for_one_and_a_suite_for_its_members() -> None:
 
 
 @pytest.mark.usefixtures("known")
+def test_a_seed_draws_one_variant_of_each() -> None:
+    draws = [workloads_named(f"@held-out:{seed}") for seed in range(200)]
+    assert draws == [workloads_named(f"@held-out:{seed}") for seed in range(200)]
+    for first, second in draws:
+        assert first.startswith("a/quick-") and second.startswith("b/quick-")
+    # Every pair comes up, about equally often: 200 ÷ 9 = 22 (binomial sd 4.4).
+    pairs = Counter(tuple(draw) for draw in draws)
+    assert len(pairs) == 9 and min(pairs.values()) >= 8
+
+
+@pytest.mark.usefixtures("known")
+def test_a_draw_does_not_depend_on_other_workloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = workloads_named("@held-out:7")
+    fewer = {name: entry for name, entry in catalogue.workloads().items() if name[0] == "b"}
+    monkeypatch.setattr(catalogue, "workloads", lambda: fewer)
+    assert workloads_named("@held-out:7") == before[1:]
+
+
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("@cor", "The suite 'cor' does not exist. Did you mean 'core'.*`bench list suites`"),
         ("@", "The suite '' does not exist"),
         ("@real", "The suite @real has no workloads yet"),
+        ("@core:3", "Only @held-out is drawn by a seed"),
+        ("@held-out:", "lacks its seed"),
         ("core", "The workload 'core' does not exist"),
     ],
 )

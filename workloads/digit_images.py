@@ -4,12 +4,12 @@ The images are the 1,797 digits of 8×8 pixels that scikit-learn bundles (Alpayd
 1998, UCI "Optical Recognition of Handwritten Digits", test part). Nothing is downloaded.
 """
 
-from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
@@ -22,7 +22,6 @@ HELD_OUT_PER_CLASS = 40  # base images of each class, in evaluation and again in
 # A distortion is x ↦ (1 + M)x + t with entries in units of 1/64: of the coordinate itself in
 # M, of half the image's side (so 1/16 pixel) in t.
 UNIT = 64
-EVALUATION_BATCH = 256
 
 
 def base_images() -> tuple[Tensor, Tensor]:
@@ -60,6 +59,15 @@ def random_distortions(
     return torch.from_numpy(matrix), torch.from_numpy(shift)
 
 
+def draw_distortions(
+    n: int, matrix_range: int, shift_range: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the like, drawn for one batch on the generator's device."""
+    draw = partial(torch.randint, generator=generator, device=generator.device)
+    matrix = draw(-matrix_range, matrix_range + 1, (n, 2, 2))
+    return matrix, draw(-shift_range, shift_range + 1, (n, 2))
+
+
 def distort(images: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     """Resample images [B, 1, 8, 8] under integer distortions `matrix` [B, 2, 2], `shift` [B, 2].
 
@@ -80,20 +88,3 @@ def distort(images: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
         dim=-1,
     )
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def accuracy_and_loss(model: nn.Module, data: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return `accuracy` (a fraction) and `loss` (mean cross-entropy in nats, unsmoothed).
-
-    `data` holds `images`, whose first dimension is the examples', and `labels`.
-    """
-    images = torch.split(data["images"], EVALUATION_BATCH)
-    labels = torch.split(data["labels"], EVALUATION_BATCH)
-    # The sums stay on the device, in float64: one synchronisation, no rounding that counts.
-    sums = torch.zeros(2, dtype=torch.float64, device=data["labels"].device)
-    for x, y in zip(images, labels, strict=True):
-        logits = model(x).float()
-        sums[0] += (logits.argmax(dim=1) == y).sum()
-        sums[1] += F.cross_entropy(logits, y, reduction="sum")
-    accuracy, loss = (sums / len(data["labels"])).tolist()
-    return {"accuracy": accuracy, "loss": loss}

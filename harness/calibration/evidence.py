@@ -77,11 +77,15 @@ def evidence_path(folder: Path, card: WorkloadCard) -> Path:
 
 
 def fingerprint(card: WorkloadCard) -> str:
-    """Return a hash of all on the card that changes what a run does before its target."""
+    """Return a hash of all on the card that changes what a run does before its target.
+
+    What is empty counts as absent: a field that cards gain, and this one does not use, changes
+    nothing.
+    """
     fixed = {
         name: value
         for name, value in msgspec.to_builtins(card).items()
-        if name not in _NOT_MEASURED_WITH
+        if name not in _NOT_MEASURED_WITH and value not in (None, (), [], {})
     }
     fixed["metric"] = [card.metric.name, card.metric.direction]
     return hashlib.sha256(msgspec.json.encode(fixed, order="deterministic")).hexdigest()[:16]

@@ -46,7 +46,7 @@ def parameters(seed: int) -> Groups:
     model = GPT(
         vocabulary=len(addition.SYMBOLS),
         context=addition.CONTEXT,
-        width=addition.WIDTH,
+        width=addition.GPTSettings().width,
         depth=addition.DEPTH,
         heads=addition.HEADS,
     )

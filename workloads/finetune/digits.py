@@ -4,25 +4,24 @@ What is trained is a head on frozen features, 34 numbers: few enough for methods
 losses only and no gradients, whose steps grow with the dimension they search.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.cards import ModelSettings
 from harness.workload import PretrainedWorkload, canonical_weights
 from workloads.digit_images import (
     CLASSES,
     PIXELS,
-    accuracy_and_loss,
     base_images,
     distort,
     random_distortions,
     split_ids,
 )
+from workloads.image_classification import ImageClassification
 
-HIDDEN = 64
 FEATURES = 16
 PARITIES = 2  # 0: even, 1: odd
 
@@ -43,19 +42,29 @@ PRETRAINING_SHIFT_RANGE = 8
 WEIGHT_UNIT = 1024  # pre-trained weights are multiples of 1/1024
 
 
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+class FinetuneSettings(ModelSettings, frozen=True, kw_only=True):
+    """The frozen body's hidden units and their activation."""
+
+    width: int = 64
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+
+
 class Classifier(nn.Module):
-    """Inputs [B, 64] → 64 rectified units → 16 features, normalised → logits [B, classes].
+    """Inputs [B, 64] → hidden units → 16 features, normalised → logits [B, classes].
 
     Each example's features are centred and scaled on their own: no statistics of a batch,
     which a probe with perturbed weights would disturb.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, settings: FinetuneSettings) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Linear(PIXELS * PIXELS, HIDDEN),
-            nn.ReLU(),
-            nn.Linear(HIDDEN, FEATURES),
+            nn.Linear(PIXELS * PIXELS, settings.width),
+            _ACTIVATIONS[settings.activation](),
+            nn.Linear(settings.width, FEATURES),
             nn.LayerNorm(FEATURES, elementwise_affine=False),
         )
         self.head = nn.Linear(FEATURES, classes)
@@ -65,10 +74,11 @@ class Classifier(nn.Module):
         return logits
 
 
-class FinetuneDigits(PretrainedWorkload):
+class FinetuneDigits(ImageClassification, PretrainedWorkload):
     """The 7,976 training examples are the same in every epoch and every run."""
 
-    head_parameters: ClassVar[frozenset[str]] = frozenset({"head.weight", "head.bias"})
+    classes = PARITIES
+    image_shape = (PIXELS * PIXELS,)
 
     def prepare(self) -> dict[str, dict[str, Tensor]]:
         """Return the splits: `images` float32 [N, 64] in 0 … 1, `labels` int64 [N], 1 for odd.
@@ -102,7 +112,7 @@ class FinetuneDigits(PretrainedWorkload):
         try:
             with torch.random.fork_rng(devices=[]), torch.enable_grad():
                 torch.manual_seed(PRETRAINING_SEED)
-                trained = _trained_on_upright_digits()
+                trained = _trained_on_upright_digits(self.settings(FinetuneSettings))
         finally:
             torch.set_num_threads(threads)
         weights = canonical_weights(trained)
@@ -116,36 +126,12 @@ class FinetuneDigits(PretrainedWorkload):
 
     def build_model(self) -> nn.Module:
         """Return the classifier for two classes, its body frozen (`requires_grad` is off)."""
-        model = Classifier(PARITIES)
+        model = Classifier(PARITIES, self.settings(FinetuneSettings))
         model.body.requires_grad_(False)
         return model
 
-    def training_batch(
-        self,
-        data: Mapping[str, Tensor],
-        indices: Tensor,
-        generator: torch.Generator,  # noqa: ARG002 - the distortions are part of the data
-    ) -> tuple[Tensor, Tensor]:
-        """Return inputs float32 [B, 64] and labels int64 [B]."""
-        return data["images"][indices], data["labels"][indices]
 
-    def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return uniform noise as inputs and uniform labels, on the generator's device."""
-        device = generator.device
-        inputs = torch.rand(batch_size, PIXELS * PIXELS, generator=generator, device=device)
-        labels = torch.randint(PARITIES, (batch_size,), generator=generator, device=device)
-        return inputs, labels
-
-    def per_example_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-        """Return the cross-entropies in nats, shape [B]."""
-        return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
-
-    def evaluate(self, model: nn.Module, data: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return `accuracy` (a fraction) and `loss` (mean cross-entropy in nats, unsmoothed)."""
-        return accuracy_and_loss(model, data)
-
-
-def _trained_on_upright_digits() -> Classifier:
+def _trained_on_upright_digits(settings: FinetuneSettings) -> Classifier:
     import numpy as np
 
     images, labels = base_images()
@@ -155,7 +141,7 @@ def _trained_on_upright_digits() -> Classifier:
         random, len(ids), PRETRAINING_MATRIX_RANGE, PRETRAINING_SHIFT_RANGE
     )
     inputs, targets = distort(images[ids].double(), *distortions).flatten(1), labels[ids]
-    model = Classifier(CLASSES).double()
+    model = Classifier(CLASSES, settings).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=PRETRAINING_LR, fused=True)
     for step in range(PRETRAINING_STEPS):
         optimizer.param_groups[0]["lr"] = PRETRAINING_LR * (1 - step / PRETRAINING_STEPS)

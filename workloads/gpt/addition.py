@@ -7,12 +7,13 @@ padded with zeros, so that every position has one meaning. Nothing is downloaded
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.cards import ModelSettings
 from harness.workload import Workload
 from workloads.gpt.model import GPT
 
@@ -27,7 +28,6 @@ SYMBOLS = "0123456789+=$"  # a token is an index into them; a digit is its own t
 PLUS, EQUALS, DELIMITER = (SYMBOLS.index(symbol) for symbol in "+=$")
 NO_LOSS = -100  # a target that does not count
 
-WIDTH = 96
 DEPTH = 2
 HEADS = 8
 
@@ -73,6 +73,14 @@ def shift(tokens: Tensor) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1], targets
 
 
+class GPTSettings(ModelSettings, frozen=True, kw_only=True):
+    """Channels of the residual stream, and what lies between layers."""
+
+    width: int = 96
+    activation: Literal["gelu", "relu", "silu"] = "gelu"
+    normalisation: Literal["layer", "rms"] = "layer"
+
+
 class GPTAddition(Workload):
     """Trains on the answers' tokens only; accuracy is the share of answers right throughout."""
 
@@ -105,7 +113,16 @@ class GPTAddition(Workload):
         }
 
     def build_model(self) -> nn.Module:
-        return GPT(vocabulary=len(SYMBOLS), context=CONTEXT, width=WIDTH, depth=DEPTH, heads=HEADS)
+        settings = self.settings(GPTSettings)
+        return GPT(
+            vocabulary=len(SYMBOLS),
+            context=CONTEXT,
+            width=settings.width,
+            depth=DEPTH,
+            heads=HEADS,
+            activation=settings.activation,
+            normalisation=settings.normalisation,
+        )
 
     def training_batch(
         self,

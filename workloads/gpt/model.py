@@ -5,11 +5,16 @@ usual simplifications it takes: no biases, no dropout, a head of its own (not th
 transpose), so that every parameter has one role.
 """
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from workloads.activations import activation_function
+
 EMBEDDING_STD = 0.2  # GPT-2's 0.02 is for widths of 768 and more
+
+NORMALISATIONS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -44,17 +49,21 @@ class CausalSelfAttention(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): [B, T, C] → [B, T, C]."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(
+        self, width: int, heads: int, activation: str = "gelu", normalisation: str = "layer"
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
+        self.activation = activation_function(activation)
+        norm = NORMALISATIONS[normalisation]
+        self.norm1 = norm(width)
         self.attention = CausalSelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = norm(width)
         self.expand = linear(width, 4 * width)
         self.contract = linear(4 * width, width)
 
     def forward(self, x: Tensor, later: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x), later)
-        mixed: Tensor = self.contract(F.gelu(self.expand(self.norm2(x))))
+        mixed: Tensor = self.contract(self.activation(self.expand(self.norm2(x))))
         return x + mixed
 
 
@@ -65,7 +74,15 @@ class GPT(nn.Module):
     """
 
     def __init__(
-        self, *, vocabulary: int, context: int, width: int, depth: int, heads: int
+        self,
+        *,
+        vocabulary: int,
+        context: int,
+        width: int,
+        depth: int,
+        heads: int,
+        activation: str = "gelu",
+        normalisation: str = "layer",
     ) -> None:
         super().__init__()
         if min(vocabulary, context, width, depth, heads) < 1 or width % heads:
@@ -75,8 +92,10 @@ class GPT(nn.Module):
             )
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, activation, normalisation) for _ in range(depth)
+        )
+        self.norm = NORMALISATIONS[normalisation](width)
         self.head = linear(width, vocabulary)
         nn.init.normal_(self.tokens.weight, std=EMBEDDING_STD)
         nn.init.normal_(self.positions.weight, std=EMBEDDING_STD)
