@@ -41,6 +41,15 @@ Key = Annotated[
 WorkloadName = Annotated[
     str, msgspec.Meta(pattern=r"^[a-z0-9_-]+/[a-z0-9_-]+\Z", description="family/data")
 ]
+FileName = Annotated[
+    str,
+    msgspec.Meta(
+        # No part begins with a dot, so none leads out of the folder.
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*\Z",
+        description="a relative path such as folder/file.gz",
+    ),
+]
+Url = Annotated[str, msgspec.Meta(pattern=r"^https?://\S+\Z", description="an address: https://…")]
 Implementation = Annotated[
     str,
     msgspec.Meta(
@@ -87,6 +96,9 @@ class CatalogueCard(Card, frozen=True, kw_only=True):
     implementation: Implementation
 
 
+OUT_OF_REACH = 1e9  # a target that no metric meets; JSON knows no infinity
+
+
 class ModelSettings(Card, frozen=True, kw_only=True):
     """What a card may choose of a family's model; a family's struct adds its choices.
 
@@ -100,6 +112,17 @@ class Metric(Card, frozen=True, kw_only=True):
     name: Words
     direction: Literal["maximise", "minimise"]
     target: float
+
+    @property
+    def out_of_reach(self) -> "Metric":
+        """The same metric with a target that nothing meets: a run for its curve alone."""
+        target = OUT_OF_REACH if self.direction == "maximise" else -OUT_OF_REACH
+        return Metric(name=self.name, direction=self.direction, target=target)
+
+    @property
+    def within_reach(self) -> bool:
+        """Whether the target is one to run for."""
+        return abs(self.target) < OUT_OF_REACH
 
     def meets(self, value: float) -> bool:
         """Return whether `value` is as good as the target; what is not finite never is."""
@@ -116,7 +139,23 @@ class Metric(Card, frozen=True, kw_only=True):
         return value > other if self.direction == "maximise" else value < other
 
 
-class DataDescription(Card, frozen=True, kw_only=True):
+class DataFile(Card, frozen=True, kw_only=True):
+    """An official file that a workload is prepared from (harness.data_files)."""
+
+    name: FileName  # below the data folder
+    bytes: PositiveInt
+    sha256: Sha256
+    url: Url | None = None
+    how: Words | None = None  # where there is no single official file: how to come by it
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (self.how is None):
+            raise ValueError(f"{self.name} needs a `url`, or a `how` that tells where to get it")
+
+
+# Defaults stay out of the stored form, so that evidence of cards without files keeps its
+# fingerprint.
+class DataDescription(Card, frozen=True, kw_only=True, omit_defaults=True):
     """Where the data comes from and what it must hash to (harness.prepared_data)."""
 
     source: Words
@@ -124,11 +163,18 @@ class DataDescription(Card, frozen=True, kw_only=True):
     training_examples: PositiveInt
     evaluation_examples: PositiveInt
     test_examples: PositiveInt
+    files: tuple[DataFile, ...] = ()  # what the user has to have: tier `real`
+    licence: Words | None = None
 
     def __post_init__(self) -> None:
         missing = [split for split in typing.get_args(SplitName) if split not in self.sha256]
         if missing:
             raise ValueError(f"sha256 must also name {_listed(missing)}")
+        if self.files and self.licence is None:
+            raise ValueError("licence is missing: say under which one the files are")
+        names = [file.name for file in self.files]
+        if len(set(names)) < len(names):
+            raise ValueError("files: a name stands twice")
 
 
 class ReferenceRecipe(Card, frozen=True, kw_only=True):
@@ -194,6 +240,8 @@ class WorkloadCard(CatalogueCard, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.variant_of is not None and self.suites:
             raise ValueError("suites: a held-out variant belongs to none")
+        if (self.tier == "real") != bool(self.data.files):
+            raise ValueError("data.files: tier `real` has at least one, the other tiers none")
         figures = FIGURES_WITH_EVIDENCE | set(self.__struct_fields__)
         for figure in self.evidence:
             if figure not in figures:

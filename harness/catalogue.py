@@ -115,9 +115,7 @@ def workload(name: str) -> Entry[WorkloadCard]:
         return known[name]
     family = [entry for entry in known.values() if entry.card.family == name]
     embedded = [
-        entry
-        for entry in family
-        if entry.card.tier == "embedded" and entry.card.variant_of is None
+        entry for entry in family if entry.card.tier == "embedded" and entry.card.variant_of is None
     ]
     if len(embedded) == 1:
         return embedded[0]

@@ -3,12 +3,14 @@
 import abc
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from harness.cards import ModelSettings, WorkloadCard, read_model_settings
+from harness.data_files import verified_path
 
 S = TypeVar("S", bound=ModelSettings)
 
@@ -70,6 +72,19 @@ class Workload(abc.ABC):
 
         Called by the referee under `torch.inference_mode` with the model in eval mode.
         """
+
+
+class FileWorkload(Workload):
+    """A workload prepared from official files, which the user has or asks to be downloaded."""
+
+    def path(self, name: str) -> Path:
+        """Return where the card's file `name` lies, its hash checked; nothing is downloaded.
+
+        Raises:
+            UsageError: it is missing, unreadable or damaged; says what to do about it.
+            ValueError: the card names no such file.
+        """
+        return verified_path(self.card, name)
 
 
 class PretrainedWorkload(Workload):

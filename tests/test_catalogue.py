@@ -71,7 +71,7 @@ def test_a_family_without_a_single_embedded_member_lists_its_members(site: Path)
     cards: dict[str, object] = {
         f"{name}.yaml": changed(WORKLOAD, "name", f"blobs/{name}") for name in ("one", "two")
     }
-    cards["far.yaml"] = changed(changed(WORKLOAD, "name", "far/away"), "tier", "real")
+    cards["far.yaml"] = changed(changed(WORKLOAD, "name", "far/away"), "tier", "embedded-slow")
     install(site, cards, group="workloads")
     with pytest.raises(UsageError, match=r"Name one of: blobs/one, blobs/two\."):
         catalogue.workload("blobs")

@@ -68,6 +68,12 @@ class Separation:
     low: float | None  # 95 % interval (Welch on logs)
     high: float | None
     best_value: float | None
+    neighbour: bool = False  # near the reference's own point: it need not be told apart
+
+    @property
+    def faster(self) -> bool:
+        """Whether it beats the reference beyond doubt."""
+        return 2 * self.reached > self.runs and self.high is not None and self.high < 1
 
     @property
     def told_apart(self) -> bool:
@@ -206,7 +212,12 @@ def round_up(value: float) -> float:
 
 
 def separation(
-    name: str, rivals: Sequence[Rival], curves: Sequence[Curve], metric: Metric
+    name: str,
+    rivals: Sequence[Rival],
+    curves: Sequence[Curve],
+    metric: Metric,
+    *,
+    neighbour: bool = False,
 ) -> Separation:
     """Compare the runs of one rival with the reference's curves."""
     own = [rival for rival in rivals if rival.name == name]
@@ -229,6 +240,7 @@ def separation(
         low=low,
         high=high,
         best_value=best,
+        neighbour=neighbour,
     )
 
 

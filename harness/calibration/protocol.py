@@ -6,6 +6,8 @@
 3. *Rivals.* The reference with a tenth of and ten times its learning rate, and plain SGD, to the
    target or the end of the budget. A workload that cannot tell them from the reference tells
    nothing.
+4. *Neighbours.* The reference with half and twice its learning rate. None may be faster beyond
+   doubt: a reference that is not tuned flatters whatever is compared with it.
 
 Every run is stored before the next begins, so an interrupted calibration goes on where it was.
 """
@@ -47,10 +49,11 @@ from harness.records.record import RunRecord
 from harness.run import Plan, Progress, Request, carry_out, plan
 
 BEYOND_HORIZON = 1.25
+LEARNING_RATES = {"lr ÷ 10": 0.1, "lr × 10": 10.0, "lr ÷ 2": 0.5, "lr × 2": 2.0}
+NEIGHBOURS = ("lr ÷ 2", "lr × 2")
 PLAIN_SGD = "torch.optim:SGD"
 PLAIN_SGD_RATES = (0.01, 0.1, 1.0)
 UNLIMITED_PACES = 1e9
-OUT_OF_REACH = 1e9  # a target that no metric meets; JSON knows no infinity
 
 
 class RunFailedError(Exception):
@@ -64,6 +67,7 @@ class Recipe:
     name: str
     submission: str
     settings: tuple[str, ...] = ()
+    neighbour: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,10 +167,17 @@ class Calibration:
         )
 
     def _rivals(self) -> Iterator[Recipe]:
+        if self._settings.rival_seeds == 0:
+            return
         if isinstance(self._learning_rate, float):
-            for name, factor in (("lr ÷ 10", 0.1), ("lr × 10", 10.0)):
+            for name, factor in LEARNING_RATES.items():
                 setting = f"lr={self._learning_rate * factor:.6g}"
-                yield dataclasses.replace(self._reference, name=name, settings=(setting,))
+                yield dataclasses.replace(
+                    self._reference,
+                    name=name,
+                    settings=(setting,),
+                    neighbour=name in NEIGHBOURS,
+                )
         for rate in PLAIN_SGD_RATES:
             yield Recipe(
                 name=f"plain SGD, lr {rate:g}", submission=PLAIN_SGD, settings=(f"lr={rate:g}",)
@@ -200,7 +211,7 @@ class Calibration:
         def stopped(evaluation: Evaluation) -> str | None:
             return "the horizon is over" if evaluation.model_passes >= enough else None
 
-        unmet = OUT_OF_REACH if card.metric.direction == "maximise" else -OUT_OF_REACH
+        unmet = card.metric.out_of_reach.target
         chosen = self._plan(self._reference, unmet, UNLIMITED_PACES)
         progress.say("The reference, past any target to the end of the horizon:")
         detail = carry_out(chosen, seed, progress, interrupted=interrupted, stopped=stopped)
@@ -217,7 +228,8 @@ class Calibration:
         interrupted: Callable[[], bool],
     ) -> None:
         chosen = self._plan(recipe, figures.target, figures.budget_paces)
-        progress.say(f"{recipe.name}, to be told apart from the reference:")
+        question = "is it faster?" if recipe.neighbour else "is it told apart?"
+        progress.say(f"The reference beside {recipe.name}: {question}")
         record = carry_out(chosen, seed, progress, interrupted=interrupted).record
         _accept(record, {"reached", "budget", "diverged"})
         self._evidence.rivals.append(
@@ -237,12 +249,14 @@ class Calibration:
         metric = with_target(self._card.metric, figures.target)
         rivals = self._evidence.rivals_at(figures.target, figures.budget_paces)
         separations = [
-            separation(recipe.name, rivals, self._evidence.curves, metric)
+            separation(
+                recipe.name, rivals, self._evidence.curves, metric, neighbour=recipe.neighbour
+            )
             for recipe in self._rivals()
         ]
         self._evidence.figures = dataclasses.asdict(figures) | {
             "separation": [
-                dataclasses.asdict(found) | {"told_apart": found.told_apart}
+                dataclasses.asdict(found) | {"told_apart": found.told_apart, "faster": found.faster}
                 for found in separations
             ]
         }
@@ -293,6 +307,12 @@ def shortcomings(figures: Figures, separations: Sequence[Separation]) -> list[st
         f"{separated.name} is not told apart from the reference "
         f"({separated.reached} of {separated.runs} reached)"
         for separated in separations
-        if not separated.told_apart
+        if not (separated.told_apart or separated.neighbour)
+    ]
+    found += [
+        f"{separated.name} is faster than the reference ({separated.slowdown:.2f}, 95 % "
+        f"{separated.low:.2f} to {separated.high:.2f}): tune the recipe, as a new version"
+        for separated in separations
+        if separated.faster
     ]
     return found

@@ -26,6 +26,7 @@ COMMANDS = {
     "runs": ("runs", "runs", "Look after the run directories."),
     "pace": ("pace", "pace", "Show or measure the pace of a workload on this machine."),
     "calibrate": ("calibrate", "calibrate", "Measure what a workload's card freezes."),
+    "data": ("data", "data", "List, get and verify the data files of real workloads."),
     "doctor": ("doctor", "doctor", "Say what can be measured here, and what spoils timing."),
     "new": ("new", "new", "Start a submission: file, card and test."),
 }

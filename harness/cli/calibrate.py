@@ -1,18 +1,19 @@
 """`bench calibrate`: measure what a workload's card freezes."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli import EXIT_FAILED_CHECK, EXIT_INTERRUPTED, EXIT_OK
-from harness.cli.parameters import WorkloadName, results_option
+from harness.cli.parameters import WorkloadName, data_dir_option, results_option
 from harness.cli.run import check_writable, orderly_interrupt
 from harness.errors import UsageError
 from harness.home import results_home
 
 if TYPE_CHECKING:
-    from harness.calibration.protocol import Settings
+    from harness.calibration.protocol import Outcome, Settings
 
 
 @click.command()
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     help="Runs of the reference.",
 )  # fmt: skip
 @click.option(
-    "--rival-seeds", type=click.IntRange(1, 100), default=3, show_default=True, metavar="N",
-    help="Runs of each recipe that must be told apart from it.",
+    "--rival-seeds", type=click.IntRange(0, 100), default=3, show_default=True, metavar="N",
+    help="Runs of each recipe to be told apart from it; 0: the curves alone.",
 )  # fmt: skip
 @click.option(
     "--margin", type=float, default=3.0, show_default=True, metavar="SIGMAS",
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 )
 @click.option("--keep-target", is_flag=True, help="Judge the target on the card.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--write", is_flag=True, help="Put the figures on the card, good or not.")
 @click.option("--restart", is_flag=True, help="Forget the evidence so far.")
+@data_dir_option
 @results_option
 def calibrate(
     workload: str,
@@ -44,6 +47,7 @@ def calibrate(
     target: float | None,
     keep_target: bool,
     device: str,
+    write: bool,
     restart: bool,
     results: str | None,
 ) -> int:
@@ -51,12 +55,14 @@ def calibrate(
 
     Runs the reference past its target with many seeds, sets the target, and then runs recipes
     that must be told apart from it. Interrupt it when you like: the same command goes on. The
-    evidence goes to calibration/ in the results folder, the card's figures to the screen.
+    evidence goes to calibration/ in the results folder, the card's figures to the screen, and
+    with --write to the card. A card that people have run on gets a new `version` first.
 
     \b
     Examples:
       bench calibrate resnet
       bench calibrate resnet --keep-target
+      bench calibrate resnet --write
       bench calibrate gpt --seeds 5 --results /scratch/results
 
     Exit codes: 0 the card can keep its promises; 1 it cannot, and why; 2 usage;
@@ -71,6 +77,7 @@ def calibrate(
 
     from harness import catalogue
     from harness.calibration.protocol import Settings
+    from harness.data_files import require
     from harness.suites import MARK, workloads_named
 
     if target is not None and workload.startswith(MARK):
@@ -78,8 +85,10 @@ def calibrate(
 
     home = results_home(results)
     check_writable(home)
+    names = workloads_named(workload)
+    require(catalogue.workload(name).card for name in names)
     codes = []
-    for name in workloads_named(workload):
+    for name in names:
         card_target = catalogue.workload(name).card.metric.target
         settings = Settings(
             workload=name,
@@ -92,13 +101,13 @@ def calibrate(
             evidence=home / "calibration",
             restart=restart,
         )
-        codes.append(_calibrate(settings))
+        codes.append(_calibrate(settings, write))
         if codes[-1] == EXIT_INTERRUPTED:
             return EXIT_INTERRUPTED
     return max(codes)
 
 
-def _calibrate(settings: "Settings") -> int:
+def _calibrate(settings: "Settings", write: bool) -> int:
     from rich.console import Console
 
     from harness.calibration.figures import TooFewError
@@ -124,4 +133,24 @@ def _calibrate(settings: "Settings") -> int:
             return EXIT_FAILED_CHECK
         finally:
             display.close()
-    return EXIT_OK if print_report(Console(), outcome) else EXIT_FAILED_CHECK
+    kept = print_report(Console(), outcome)
+    if write:
+        click.echo(f"Written: {_write(outcome)}")
+    return EXIT_OK if kept else EXIT_FAILED_CHECK
+
+
+def _write(outcome: "Outcome") -> Path:
+    """Put the figures on the card and return its path."""
+    from harness import catalogue
+    from harness.calibration.card_text import card_lines, with_lines
+
+    path = catalogue.workload(outcome.card.name).path
+    try:
+        text = path.read_text(encoding="utf-8")
+        new = with_lines(text, card_lines(outcome.figures, outcome.card), str(path))
+        aside = path.with_suffix(".yaml.new")
+        aside.write_text(new, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise UsageError(f"The card {path} cannot be written: {error}.") from None
+    return path

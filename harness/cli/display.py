@@ -211,12 +211,13 @@ def one_sentence(detail: RunDetail, clock: str) -> str:
     )
 
 
-def sparkline(values: Sequence[float | None], target: float, width: int) -> str:
+def sparkline(values: Sequence[float | None], target: float | None, width: int) -> str:
     """Draw the values as bars; the scale runs from the lowest to the target or the highest."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    low, high = min([*known, target]), max([*known, target])
+    ends = known if target is None else [*known, target]
+    low, high = min(ends), max(ends)
     span = (high - low) or 1.0
     bars = []
     for value in values[-width:]:
@@ -243,13 +244,15 @@ def _metric_row(
     card: WorkloadCard, evaluations: Sequence[Evaluation], width: int
 ) -> tuple[str, Text]:
     metric = card.metric
+    target = metric_value(metric.target) if metric.within_reach else "none"
     if not evaluations:
-        return metric.name, Text(f"no evaluation yet; target {metric_value(metric.target)}")
+        return metric.name, Text(f"no evaluation yet; target {target}")
     now = evaluations[-1].value
-    curve = sparkline([e.value for e in evaluations], metric.target, max(8, width - 50))
+    scale = metric.target if metric.within_reach else now
+    curve = sparkline([e.value for e in evaluations], scale, max(8, width - 50))
     return metric.name, Text.assemble(
         (metric_value(now), "bold green" if evaluations[-1].meets else "bold"),
-        f" → {metric_value(metric.target)}  ",
+        f" → {target}  " if metric.within_reach else "  ",
         (curve, "cyan"),
     )
 

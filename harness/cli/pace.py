@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harness.cli import EXIT_OK
-from harness.cli.parameters import WorkloadName, results_option
+from harness.cli.parameters import WorkloadName, data_dir_option, results_option
 from harness.home import results_home
 
 
@@ -25,6 +25,7 @@ from harness.home import results_home
     show_default=True,
     help="How to print it.",
 )
+@data_dir_option
 @results_option
 def pace(workload: str, device: str, measure: bool, form: str, results: str | None) -> int:
     """Show or measure a workload's pace on this machine.
@@ -33,10 +34,14 @@ def pace(workload: str, device: str, measure: bool, form: str, results: str | No
     stored on the first run; measure it again after the machine has changed, or when runs
     are tainted by drift. Runs before and after then have budgets of different length.
     """
+    from harness import catalogue
+    from harness.data_files import require
     from harness.suites import MARK, workloads_named
 
     home = results_home(results)
-    rows = [_row(name, device, measure, home) for name in workloads_named(workload)]
+    names = workloads_named(workload)
+    require(catalogue.workload(name).card for name in names)
+    rows = [_row(name, device, measure, home) for name in names]
     if form == "json":
         click.echo(json.dumps(rows if workload.startswith(MARK) else rows[0], indent=2))
     else:

@@ -1,5 +1,6 @@
 """Options and parameter types that several commands share, with shell completion."""
 
+import os
 from collections.abc import Callable, Mapping
 
 import click
@@ -8,6 +9,7 @@ from click.shell_completion import CompletionItem
 from harness import catalogue
 from harness.cards import C
 from harness.catalogue import Entry
+from harness.data_files import FOLDER_VARIABLE, data_folder
 from harness.errors import UsageError
 from harness.suites import MARK, Suite, suites
 
@@ -78,4 +80,30 @@ results_option = click.option(
     "--results",
     metavar="DIR",
     help="Where results live. [default: $BENCH_RESULTS, else ./results]",
+)
+
+
+def _use_data_folder(ctx: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001 - click's signature
+    """Tell this process and its children, by the variable; put back when the command ends."""
+    if not value or ctx.resilient_parsing:  # completing a half-typed line
+        return
+    before = os.environ.get(FOLDER_VARIABLE)
+    os.environ[FOLDER_VARIABLE] = value
+    os.environ[FOLDER_VARIABLE] = str(data_folder())  # children may work elsewhere
+    ctx.call_on_close(lambda: _restore(before))
+
+
+def _restore(before: str | None) -> None:
+    if before is None:
+        del os.environ[FOLDER_VARIABLE]
+    else:
+        os.environ[FOLDER_VARIABLE] = before
+
+
+data_dir_option = click.option(
+    "--data-dir",
+    metavar="DIR",
+    expose_value=False,
+    callback=_use_data_folder,
+    help="Where data files lie, see `bench data`. [default: $BENCH_DATA_DIR, else the cache]",
 )

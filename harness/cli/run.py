@@ -17,7 +17,12 @@ import msgspec
 import psutil
 
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
-from harness.cli.parameters import SubmissionName, WorkloadName, results_option
+from harness.cli.parameters import (
+    SubmissionName,
+    WorkloadName,
+    data_dir_option,
+    results_option,
+)
 from harness.errors import UsageError
 from harness.home import results_home
 
@@ -94,6 +99,7 @@ class Bytes(click.ParamType[int]):
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a hyperparameter; repeat."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@data_dir_option
 @results_option
 @click.option(
     "--budget",
@@ -143,6 +149,7 @@ def run(
         raise UsageError("--seed names one seed, --seeds counts several. Give one of them.")
 
     from harness.cli.display import make_display
+    from harness.data_files import require
     from harness.run import Request, carry_out, plan
     from harness.suites import MARK, workloads_named
 
@@ -164,6 +171,7 @@ def run(
         )
         for name in workloads_named(workload)
     ]
+    require(chosen.card for chosen in plans)
     several = seeds is not None or workload.startswith(MARK)
     chosen_seeds = range(seeds) if seeds is not None else [seed or 0]
     display = make_display(home, clock, runs=len(plans) * len(chosen_seeds))

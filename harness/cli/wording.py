@@ -53,6 +53,8 @@ def metric_value(value: float | None) -> str:
 
 def target_words(metric: Metric) -> str:
     """Return the target with its direction, `accuracy ≥ 0.9650`."""
+    if not metric.within_reach:
+        return f"the end, for the curve of {metric.name}"
     sign = "≥" if metric.direction == "maximise" else "≤"
     return f"{metric.name} {sign} {metric_value(metric.target)}"
 

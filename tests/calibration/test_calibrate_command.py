@@ -42,13 +42,13 @@ def test_a_calibration_from_start_to_report(tmp_path: Path) -> None:
     evidence = msgspec.json.decode(path.read_bytes(), type=Evidence)
     assert [curve.seed for curve in evidence.curves] == [0, 1]
     assert all(curve.ended == "stopped" for curve in evidence.curves)
-    assert len(evidence.rivals) == 5
+    assert len(evidence.rivals) == 7
     for words in ("for the card", "metric_sigma", "told apart", "lr ÷ 10", "plain SGD, lr 0.1"):
         assert words in done.stdout
     assert ("•" in done.stdout) == (done.returncode == 1)
 
     runs = len(list((tmp_path / "calibration" / "runs").iterdir()))
-    assert runs == 7
+    assert runs == 9
     again = calibrate(tmp_path, "--seeds", "2", "--rival-seeds", "1")
     assert again.stdout == done.stdout and again.returncode == done.returncode
     assert len(list((tmp_path / "calibration" / "runs").iterdir())) == runs

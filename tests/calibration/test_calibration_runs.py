@@ -119,9 +119,11 @@ def test_curves_first_then_rivals_at_the_target_they_gave(track: Track, settings
     assert all((name, given) == ("adamw", "") for name, given, *_ in curves)
     assert all(target > 1 and budget == 1e9 for *_, target, budget in curves)
     assert [(given, seed) for _, given, seed, _, _ in rivals] == [
-        (f"lr={lr}", seed) for lr in ("0.001", "0.1", "0.01", "0.1", "1") for seed in (0, 1)
+        (f"lr={lr}", seed)
+        for lr in ("0.001", "0.1", "0.005", "0.02", "0.01", "0.1", "1")
+        for seed in (0, 1)
     ]
-    assert {name for name, *_ in rivals[4:]} == {"torch.optim:SGD"}
+    assert {name for name, *_ in rivals[8:]} == {"torch.optim:SGD"}
     figures = outcome.figures
     assert {(target, budget) for *_, target, budget in rivals} == {
         (figures.target, figures.budget_paces)
@@ -142,27 +144,27 @@ def test_a_curve_ends_a_quarter_beyond_the_horizon(track: Track, settings: Setti
 
 
 def test_an_interrupted_calibration_goes_on_where_it_was(track: Track, settings: Settings) -> None:
-    for after, left in ((2, 12), (7, 7)):
+    for after, left in ((2, 16), (7, 11)):
         track.interrupt_after = after
         with pytest.raises(KeyboardInterrupt):
             run(settings)
         assert Calibration(settings).runs_left == left
     track.interrupt_after = None
     whole = run(settings)
-    assert len(track.asked) == len(set(track.asked)) == 14
+    assert len(track.asked) == len(set(track.asked)) == 18
     assert Calibration(settings).runs_left == 0
-    assert run(settings) == whole and len(track.asked) == 14
+    assert run(settings) == whole and len(track.asked) == 18
 
 
 def test_more_seeds_add_to_what_is_there(track: Track, settings: Settings) -> None:
     run(settings)
     more = replace(settings, seeds=6, target=0.97)
     # Two curves, and every rival anew: they ran to another target.
-    assert Calibration(more).runs_left == 12
+    assert Calibration(more).runs_left == 16
     outcome = run(more)
     assert outcome.figures.runs == 6
-    assert {target for *_, target, _ in track.asked[-10:]} == {0.97}
-    assert [found.runs for found in outcome.separations] == [2] * 5
+    assert {target for *_, target, _ in track.asked[-14:]} == {0.97}
+    assert [found.runs for found in outcome.separations] == [2] * 7
 
 
 def test_a_crash_is_no_evidence(track: Track, settings: Settings) -> None:
@@ -170,9 +172,9 @@ def test_a_crash_is_no_evidence(track: Track, settings: Settings) -> None:
     with pytest.raises(RunFailedError, match="adamw with seed 0 ended as crashed"):
         run(settings)
     track.crash = False
-    assert Calibration(settings).runs_left == 14
+    assert Calibration(settings).runs_left == 18
     run(settings)
-    assert len(track.asked) == 15
+    assert len(track.asked) == 19
 
 
 def test_a_given_target_is_judged(track: Track, settings: Settings) -> None:
@@ -182,7 +184,7 @@ def test_a_given_target_is_judged(track: Track, settings: Settings) -> None:
 
 def test_the_restart_forgets(track: Track, settings: Settings) -> None:
     run(settings)
-    assert Calibration(replace(settings, restart=True)).runs_left == 14
+    assert Calibration(replace(settings, restart=True)).runs_left == 18
 
 
 @pytest.mark.parametrize(
@@ -213,6 +215,12 @@ def test_what_the_card_cannot_promise_is_named(track: Track, settings: Settings)
     found = "; ".join(shortcomings(outcome.figures, outcome.separations))
     for name in ("lr ÷ 10", "lr × 10", "plain SGD, lr 0.01", "plain SGD, lr 1"):
         assert f"{name} is not told apart" in found
+    assert "lr × 2 is not told apart" not in found  # a neighbour may be as good
+    assert [s.name for s in outcome.separations if s.neighbour] == ["lr ÷ 2", "lr × 2"]
+    better = replace(outcome.separations[3], slowdown=0.8, low=0.7, high=0.9)
+    assert better.name == "lr × 2" and better.faster
+    [found] = shortcomings(outcome.figures, [better])[-1:]
+    assert found.startswith("lr × 2 is faster than the reference (0.80, 95 % 0.70 to 0.90)")
     bad = replace(
         outcome.figures, reached=3, passes_cv=0.2, quantisation=0.06, false_reach_chance=0.5
     )

@@ -192,6 +192,15 @@ def test_an_equal_rival_is_not_told_apart() -> None:
     assert not found.told_apart
 
 
+def test_a_neighbour_is_faster_only_beyond_doubt() -> None:
+    for paces, faster in (((4, 4.2, 4.1), True), ((60, 80, 70), False), ((400, 420, 410), False)):
+        runs = [rival(s, p) for s, p in enumerate(paces)]
+        found = separation("slow", runs, FOUR, ACCURACY, neighbour=True)
+        assert found.neighbour and found.faster == faster
+    lucky = [rival(0, 4.0), rival(1, 4.1), rival(2, None, 0.2), rival(3, None, 0.2)]
+    assert not separation("slow", lucky, FOUR, ACCURACY).faster
+
+
 def test_another_rivals_runs_are_left_out() -> None:
     found = separation("fast", [rival(0, 5.0)], FOUR, ACCURACY)
     assert (found.runs, found.reached, found.best_value) == (0, 0, None)

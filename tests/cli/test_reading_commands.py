@@ -325,7 +325,8 @@ def test_colour_is_for_terminals(elsewhere: dict[str, str]) -> None:
 
 
 TENSORS = {"torch", "sklearn", "scipy", "pytorch_optimizer"}
-ANYTHING_SLOW = TENSORS | {"numpy", "polars", "duckdb", "psutil", "pynvml", "rich.live"}
+NETWORK = {"pooch", "requests", "urllib3"}  # downloads are asked for, by `bench data get`
+ANYTHING_SLOW = TENSORS | NETWORK | {"numpy", "polars", "duckdb", "psutil", "pynvml", "rich.live"}
 
 _REPORT = """
 import sys
@@ -344,9 +345,11 @@ print("\\n".join(sys.modules), file=sys.stderr)
         (("--help",), ANYTHING_SLOW),
         (("list", "submissions"), ANYTHING_SLOW),
         (("list", "workloads", "--format", "json"), ANYTHING_SLOW),
-        (("list", "runs"), TENSORS | {"polars", "duckdb"}),
-        (("show", "last"), TENSORS | {"polars", "duckdb"}),
-        (("leaderboard",), TENSORS),
+        (("data", "list", "--format", "json"), ANYTHING_SLOW - {"psutil"}),
+        (("data", "verify", "finetune"), TENSORS | NETWORK),
+        (("list", "runs"), TENSORS | NETWORK | {"polars", "duckdb"}),
+        (("show", "last"), TENSORS | NETWORK | {"polars", "duckdb"}),
+        (("leaderboard",), TENSORS | NETWORK),
         (("query", "SELECT 1"), TENSORS),
         (("db", "rebuild"), TENSORS),
         (("runs", "rm", "--help"), ANYTHING_SLOW - {"pynvml"}),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness import catalogue
 from harness.prepared_data import tensors_sha256
 from harness.workload import canonical_weights
-from harness import catalogue
 from workloads.digit_images import (
     CLASSES,
     HELD_OUT_PER_CLASS,

@@ -1,0 +1,1 @@
+"""Neural operators: from functions to functions, on periodic grids."""

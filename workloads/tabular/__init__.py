@@ -1,0 +1,1 @@
+"""Residual perceptrons on tables: numeric columns and categorical ones."""

@@ -1,0 +1,1 @@
+"""Vision transformers on image classification."""
