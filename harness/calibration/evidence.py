@@ -66,9 +66,12 @@ class Evidence(msgspec.Struct, kw_only=True):
         return any(curve.seed == seed for curve in self.curves)
 
     def rivals_at(self, target: float, budget_paces: float) -> list[Rival]:
-        """Return the rivals that ran to this target within this budget; others say nothing."""
-        at = (target, budget_paces)
-        return [rival for rival in self.rivals if (rival.target, rival.budget_paces) == at]
+        """Return the rivals that ran to this target with this budget or more."""
+        return [
+            rival
+            for rival in self.rivals
+            if rival.target == target and rival.budget_paces >= budget_paces
+        ]
 
 
 def evidence_path(folder: Path, card: WorkloadCard) -> Path:

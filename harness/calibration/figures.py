@@ -16,6 +16,7 @@ CV_AIM = 0.10
 QUANTISATION_AT_MOST = 0.05
 FALSE_REACH_AT_MOST = 0.05
 BUDGET_OVER_TIME = 3.0
+RIVAL_BUDGET_OVER_SLOWEST = 1.5
 LEVEL_POINTS = 3  # evaluations at the end of the horizon that give a run's level
 
 
@@ -55,6 +56,7 @@ class Figures:
     quantisation: float  # grid ÷ passes to the target
     false_reach_chance: float  # share of curves, shifted one sigma short, that reached
     budget_paces: float
+    rival_budget_paces: float  # beyond every run of the reference: who misses it is slower
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,6 +161,7 @@ def calibrated(
         quantisation=card.grid_model_passes / mean_passes,
         false_reach_chance=false_reach(curves, levels, sigma, aimed),
         budget_paces=round_up(BUDGET_OVER_TIME * mean_paces),
+        rival_budget_paces=round_up(RIVAL_BUDGET_OVER_SLOWEST * max(paces)),
     )
 
 

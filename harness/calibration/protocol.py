@@ -4,8 +4,8 @@
    quarter further. All that a card states of noise follows from them, for any target.
 2. *The target*, from the curves (harness.calibration.figures) or as given.
 3. *Rivals.* The reference with a tenth of and ten times its learning rate, and plain SGD, to the
-   target or the end of the budget. A workload that cannot tell them from the reference tells
-   nothing.
+   target or for half as long again as the slowest run of the reference. A workload that cannot
+   tell them from the reference tells nothing.
 4. *Neighbours.* The reference with half and twice its learning rate. None may be faster beyond
    doubt: a reference that is not tuned flatters whatever is compared with it.
 
@@ -151,7 +151,7 @@ class Calibration:
         return self._conclude(figures)
 
     def _rivals_left(self, figures: Figures) -> list[tuple[Recipe, int]]:
-        run = self._evidence.rivals_at(figures.target, figures.budget_paces)
+        run = self._evidence.rivals_at(figures.target, figures.rival_budget_paces)
         done = {(rival.name, rival.seed) for rival in run}
         return [
             (recipe, seed)
@@ -227,7 +227,7 @@ class Calibration:
         progress: Progress,
         interrupted: Callable[[], bool],
     ) -> None:
-        chosen = self._plan(recipe, figures.target, figures.budget_paces)
+        chosen = self._plan(recipe, figures.target, figures.rival_budget_paces)
         question = "is it faster?" if recipe.neighbour else "is it told apart?"
         progress.say(f"The reference beside {recipe.name}: {question}")
         record = carry_out(chosen, seed, progress, interrupted=interrupted).record
@@ -237,7 +237,7 @@ class Calibration:
                 name=recipe.name,
                 seed=seed,
                 target=figures.target,
-                budget_paces=figures.budget_paces,
+                budget_paces=figures.rival_budget_paces,
                 outcome=record.outcome,
                 normalised_time=record.normalised_time,
                 best_value=record.best_metric,
@@ -247,7 +247,7 @@ class Calibration:
 
     def _conclude(self, figures: Figures) -> Outcome:
         metric = with_target(self._card.metric, figures.target)
-        rivals = self._evidence.rivals_at(figures.target, figures.budget_paces)
+        rivals = self._evidence.rivals_at(figures.target, figures.rival_budget_paces)
         separations = [
             separation(
                 recipe.name, rivals, self._evidence.curves, metric, neighbour=recipe.neighbour

@@ -126,7 +126,7 @@ def test_curves_first_then_rivals_at_the_target_they_gave(track: Track, settings
     assert {name for name, *_ in rivals[8:]} == {"torch.optim:SGD"}
     figures = outcome.figures
     assert {(target, budget) for *_, target, budget in rivals} == {
-        (figures.target, figures.budget_paces)
+        (figures.target, figures.rival_budget_paces)
     }
     # Best values 0.98, 0.979, 0.978, 0.977: their median, less three spreads of the same levels.
     assert figures.best_median == pytest.approx(0.9785)

@@ -31,6 +31,7 @@ FIGURES = Figures(
     quantisation=0.0454,
     false_reach_chance=0.05,
     budget_paces=1900.0,
+    rival_budget_paces=1100.0,
 )
 ENTRY = catalogue.workload("resnet/digits")
 TEXT = ENTRY.path.read_text()

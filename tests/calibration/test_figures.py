@@ -110,6 +110,7 @@ def test_figures_by_hand() -> None:
     assert found.evaluations_mean == pytest.approx(5.0)
     assert found.quantisation == pytest.approx(0.2)
     assert found.budget_paces == pytest.approx(210.0)
+    assert found.rival_budget_paces == pytest.approx(180.0)  # 1.5 x 120
     shares = [3.0 / 9.0, 3.5 / 17.5, 2.5 / 7.5]
     assert found.evaluation_share == pytest.approx(statistics.fmean(shares))
 
