@@ -529,15 +529,15 @@ def read_card(path: Path, kind: type[C]) -> C:
     Raises:
         UsageError: the file is unreadable, no YAML, or no valid card; names file and field.
     """
-    fields = _read_fields(path)
+    fields = read_mapping(path, "card")
     if kind is WorkloadCard and "variant_of" in fields:
         fields = _inherited(path, fields) | fields
-    return _as_struct(fields, kind, f"card {path}")
+    return parse_struct(fields, kind, f"card {path}")
 
 
 def parse_card(text: str, kind: type[C], origin: str) -> C:
     """Return the card in `text`; `origin` is what an error calls it. Raises as `read_card`."""
-    return _as_struct(_fields_of(text, origin), kind, f"card {origin}")
+    return parse_struct(_fields_of(text, f"card {origin}"), kind, f"card {origin}")
 
 
 def read_model_settings(card: WorkloadCard, kind: type[M]) -> M:
@@ -546,7 +546,7 @@ def read_model_settings(card: WorkloadCard, kind: type[M]) -> M:
     Raises:
         UsageError: a choice or a value that `kind` does not have.
     """
-    return _as_struct(card.model, kind, f"model of {card.name}")
+    return parse_struct(card.model, kind, f"model of {card.name}")
 
 
 def _inherited(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
@@ -561,7 +561,7 @@ def _inherited(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
             f"The card {path} is invalid, field `variant_of`: must name a workload of its own "
             f"family whose card stands beside it, not {fields['variant_of']!r}."
         )
-    base = _read_fields(base_path)
+    base = read_mapping(base_path, "card")
     if "variant_of" in base:
         raise UsageError(
             f"The card {path} is invalid, field `variant_of`: {fields['variant_of']} is itself a "
@@ -570,33 +570,41 @@ def _inherited(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in base.items() if name not in ("suites", "evidence")}
 
 
-def _read_fields(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, noun: str) -> dict[str, Any]:
+    """Return the YAML mapping in a file, every value a text; an error calls it by `noun`.
+
+    Raises:
+        UsageError: the file is unreadable or no YAML mapping.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The card {path} cannot be read: {error}.") from None
-    return _fields_of(text, str(path))
+        raise UsageError(f"The {noun} {path} cannot be read: {error}.") from None
+    return _fields_of(text, f"{noun} {path}")
 
 
 def _fields_of(text: str, origin: str) -> dict[str, Any]:
     if len(text) > MAX_CHARACTERS:
-        raise UsageError(
-            f"The card {origin} has more than {MAX_CHARACTERS} characters. Shorten it."
-        )
+        raise UsageError(f"The {origin} has more than {MAX_CHARACTERS} characters. Shorten it.")
     try:
         fields = yaml.load(text, Loader=_WordsOnlyLoader)  # noqa: S506 - builds only text, lists and dicts
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: "\UFFFFFFFF"
         where = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         line = f" at line {where.line + 1}, column {where.column + 1}" if where else ""
-        raise UsageError(f"The card {origin} is not valid YAML{line}: {problem}.") from None
+        raise UsageError(f"The {origin} is not valid YAML{line}: {problem}.") from None
     if not isinstance(fields, dict):
-        raise UsageError(f"The card {origin} must be a mapping of keys to values.")
+        raise UsageError(f"The {origin} must be a mapping of keys to values.")
     return fields
 
 
-def _as_struct(fields: dict[str, Any], kind: type[T], origin: str) -> T:
+def parse_struct(fields: dict[str, Any], kind: type[T], origin: str) -> T:
+    """Return a mapping of texts as a struct; `origin` is what an error calls it.
+
+    Raises:
+        UsageError: a key or value that the struct does not have; names the field.
+    """
     try:
         card = msgspec.convert(fields, type=kind, strict=False)
     except msgspec.ValidationError:

@@ -22,14 +22,36 @@ class CorePlan:
     single_core: bool
 
 
-def plan_cores() -> CorePlan:
-    """Give the referee the first physical core and the trainee all others that we may use."""
+def plan_cores(within: Sequence[int] | None = None) -> CorePlan:
+    """Give the referee the first physical core and the trainee all others that we may use.
+
+    `within` limits it to a set of logical CPUs.
+    """
     if not hasattr(os, "sched_getaffinity"):
         count = os.cpu_count() or 1
         return CorePlan(trainee=[], referee=[], threads=max(1, count - 1), single_core=count == 1)
-    available = sorted(os.sched_getaffinity(0))
+    available = sorted(os.sched_getaffinity(0).intersection(within or os.sched_getaffinity(0)))
     siblings = {cpu: _siblings(cpu) for cpu in available}
     return split_cores(available, siblings, cpu_quota())
+
+
+def physical_cores() -> list[list[int]]:
+    """Return the logical CPUs that we may use, those of one physical core together."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [[cpu] for cpu in range(os.cpu_count() or 1)]
+    available = sorted(os.sched_getaffinity(0))
+    return _by_core(available, {cpu: _siblings(cpu) for cpu in available})
+
+
+def _by_core(available: Sequence[int], siblings: Mapping[int, Sequence[int]]) -> list[list[int]]:
+    physical: list[list[int]] = []
+    placed: set[int] = set()
+    for cpu in available:
+        if cpu not in placed:
+            core = sorted(set(available).intersection(siblings[cpu]) - placed | {cpu})
+            physical.append(core)
+            placed.update(core)
+    return physical
 
 
 def split_cores(
@@ -40,13 +62,7 @@ def split_cores(
     A container's `quota` of CPU time counts as so many cores: the kernel would stop threads
     that use more, in the middle of a step.
     """
-    physical: list[list[int]] = []
-    placed: set[int] = set()
-    for cpu in available:
-        if cpu not in placed:
-            core = sorted(set(available).intersection(siblings[cpu]) - placed | {cpu})
-            physical.append(core)
-            placed.update(core)
+    physical = _by_core(available, siblings)
     if quota is not None:
         physical = physical[: max(1, math.ceil(quota))]
     if len(physical) == 1:

@@ -115,9 +115,14 @@ def _visible(found: list[tuple[str, str]], variable: str | None) -> list[tuple[s
     return chosen
 
 
-def machine_class(device: Device, training_cores: int) -> str:
-    """Return the class inside which results compare: CPU, cores used, GPU, driver, torch."""
+def machine_class(device: Device, training_cores: int, beside: int = 0) -> str:
+    """Return the class inside which results compare: CPU, cores used, GPU, driver, torch.
+
+    `beside` is how many other runs the machine carries at the same time, on cores of their own.
+    """
     cpu = f"{cpu_model()}, {training_cores} training core{'s' if training_cores > 1 else ''}"
+    if beside:
+        cpu += f" beside {beside} other run{'s' if beside > 1 else ''}"
     parts = [cpu, f"torch {importlib.metadata.version('torch')}"]
     if device.gpu is not None:
         parts.insert(0, f"1 × {device.gpu.name}, driver {device.gpu.driver}")

@@ -52,8 +52,12 @@ class Resolved:
     warnings: list[str] = field(default_factory=list)
 
 
-def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) -> Resolved:
+def resolve(
+    submission: str, workload: WorkloadCard, settings: Sequence[str], *, tuned: bool = True
+) -> Resolved:
     """Resolve names and `key=value` settings against the cards.
+
+    With `tuned` off, no point that was tuned on this workload is used: one setting for all.
 
     Raises:
         UsageError: an unknown name or key, a value out of range, two parts for one place.
@@ -97,7 +101,7 @@ def resolve(submission: str, workload: WorkloadCard, settings: Sequence[str]) ->
     efforts: list[str] = []
     for candidate, hand in zip(candidates, own, strict=True):
         point, effort = _point(
-            candidate, msgspec.structs.replace(workload, recipe=own_recipe), warnings
+            candidate, msgspec.structs.replace(workload, recipe=own_recipe), warnings, tuned
         )
         point |= _read_point(candidate, hand)
         points[candidate.name] = point
@@ -295,7 +299,7 @@ def _recipe_settings(texts: Mapping[str, str]) -> dict[str, float]:
 
 
 def _point(
-    candidate: Candidate, workload: WorkloadCard, warnings: list[str]
+    candidate: Candidate, workload: WorkloadCard, warnings: list[str], use_tuned: bool
 ) -> tuple[dict[str, Scalar], str]:
     """Return the point a part runs at unless it is told otherwise, and its tuning effort."""
     if candidate.card is None:
@@ -323,7 +327,7 @@ def _point(
             )
         point |= {name: repr(value) for name, value in workload.recipe.hyperparameters.items()}
         effort = REFERENCE_EFFORT
-    elif tuned := card.tuned.get(tuned_on.name):
+    elif use_tuned and (tuned := card.tuned.get(tuned_on.name)):
         if tuned.version == tuned_on.version:
             point |= tuned.point
             effort = f"{tuned.trials} trial{'s' if tuned.trials > 1 else ''}"

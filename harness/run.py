@@ -3,6 +3,7 @@
 The command line and sweeps both come through here, so there is one way to be timed.
 """
 
+import dataclasses
 import os
 import secrets
 import time
@@ -18,6 +19,7 @@ from harness.catalogue import Entry
 from harness.cores import CorePlan, pinned, plan_cores
 from harness.device import Device, machine_class, resolve_device
 from harness.events import Ended, Evaluation
+from harness.identity import identity
 from harness.lease import Lease, leased
 from harness.paces import Pace, load_pace, pace_path, store_pace
 from harness.prepared_paths import is_prepared
@@ -50,6 +52,13 @@ class Request:
     memory_limit_bytes: int | None = None
     clock: ClockKind = "cold"
     share: bool = False
+    tuned: bool = True  # take points that were tuned on the workload, where there are some
+    tuning_effort: str | None = None  # None: what the cards and settings say
+    ruleset: str | None = None
+    study: int | None = None
+    trial: int | None = None
+    cores: tuple[int, ...] | None = None  # one of `beside + 1` sets of cores, each with its run
+    beside: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +77,24 @@ class Plan:
         """The workload's card."""
         return self.entry.card
 
+    @property
+    def budget_paces(self) -> float:
+        """The budget asked for, else the card's."""
+        return self.request.budget_paces or self.card.budget_paces
+
+    @property
+    def lease_name(self) -> str:
+        """What the run must hold alone."""
+        if self.request.cores is None or self.device.gpu is not None:
+            return self.device.lease_name
+        return "cores-" + "-".join(map(str, self.request.cores))
+
+    def identity(self, seed: int) -> str:
+        """What runs have in common that ask the same question (harness.identity)."""
+        return identity(
+            self.resolved, self.card, seed, self.machine_class, budget_paces=self.budget_paces
+        )
+
 
 class Progress(Observer, Protocol):
     """An observer that also hears what happens before the run exists."""
@@ -84,14 +111,17 @@ def plan(request: Request) -> Plan:
     """
     entry = catalogue.workload(request.workload)
     device = resolve_device(request.device)
-    cores = plan_cores()
+    cores = plan_cores(request.cores)
+    resolved = resolve(request.submission, entry.card, request.settings, tuned=request.tuned)
+    if request.tuning_effort is not None:
+        resolved = dataclasses.replace(resolved, tuning_effort=request.tuning_effort)
     return Plan(
         request=request,
         entry=entry,
-        resolved=resolve(request.submission, entry.card, request.settings),
+        resolved=resolved,
         device=device,
         cores=cores,
-        machine_class=machine_class(device, cores.threads),
+        machine_class=machine_class(device, cores.threads, request.beside),
     )
 
 
@@ -113,7 +143,7 @@ def carry_out(
         OSError: the record could not be written (a full disk, say); the trainee is gone.
     """
     lending = leased(
-        chosen.device.lease_name,
+        chosen.lease_name,
         share=chosen.request.share,
         waiting=progress.say,
         interrupted=interrupted,
@@ -236,10 +266,14 @@ def _spec(chosen: Plan, seed: int, pace: Pace) -> RunSpec:
         threads=chosen.cores.threads,
         clock=request.clock,
         pace_ns=pace.pace_ns,
-        budget_paces=request.budget_paces or card.budget_paces,
+        budget_paces=chosen.budget_paces,
         memory_limit_bytes=request.memory_limit_bytes,
         shared=request.share,
         created_unix_ns=created_unix_ns,
+        identity=chosen.identity(seed),
+        ruleset=request.ruleset,
+        study=request.study,
+        trial=request.trial,
     )
 
 

@@ -64,6 +64,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit_bytes: int | None
     shared: bool
     created_unix_ns: int
+    identity: str = ""  # equal for runs that ask the same question (harness.identity)
+    ruleset: str | None = None
+    study: int | None = None
+    trial: int | None = None
 
     @property
     def budget_ns(self) -> int:

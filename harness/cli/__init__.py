@@ -21,6 +21,11 @@ COMMANDS = {
     "leaderboard": ("leaderboard", "leaderboard", "Rank what was measured on this machine class."),
     "show": ("show", "show", "Show one run: curve, telemetry, environment, source."),
     "list": ("listing", "listing", "List submissions, workloads, suites or runs."),
+    "sweep": (
+        "sweep",
+        "sweep",
+        "Run many submissions on many workloads, resumably.",
+    ),
     "query": ("query", "query", "Ask the index in SQL."),
     "db": ("db", "db", "Look after the index of the runs."),
     "runs": ("runs", "runs", "Look after the run directories."),
