@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("plan", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-s", "--submission", "submissions", metavar="A,B,…", help="Who takes part.")
-@click.option("-w", "--workload", "workloads", metavar="W,@SUITE,…", help="On which workloads.")
+@click.option("-s", "--submission", metavar="A,B,…", help="Who takes part.")
+@click.option("-w", "--workload", metavar="W,@SUITE,…", help="On which workloads.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), metavar="K", help="Runs of each pair.")
 @click.option("--first-seed", type=click.IntRange(0, MAX_SEED), help="[default: 0]")
 @click.option("--ruleset", metavar="NAME", help="external or self-tuning, AlgoPerf's; also -v0.5.")
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 @results_option
 def sweep(
     plan: Path | None,
-    submissions: str | None,
-    workloads: str | None,
+    submission: str | None,
+    workload: str | None,
     seeds: int | None,
     first_seed: int | None,
     ruleset: str | None,
@@ -80,7 +80,7 @@ def sweep(
         "studies": studies,
         "budget_paces": budget,
     }
-    asked = _asked(plan, submissions, workloads, given)
+    asked = _asked(plan, submission, workload, given)
     home = results_home(results)
     check_writable(home)
     slots = local_slots(device, jobs)

@@ -66,11 +66,15 @@ def _core_slots(count: int) -> list[Slot]:
     ]
 
 
-class LocalExecutor:
-    """Runs jobs on this machine's slots."""
+WORKER = (sys.executable, "-m", "harness.sweeps.worker")
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
+
+class LocalExecutor:
+    """Runs jobs on this machine's slots, in workers that `command` and our pid start."""
+
+    def __init__(self, slots: Sequence[Slot], command: Sequence[str] = WORKER) -> None:
         self._slots = slots
+        self._command = command
 
     def run(self, jobs: Sequence[Job], watcher: Watcher, interrupted: Callable[[], bool]) -> None:
         """See `Executor`."""
@@ -80,7 +84,8 @@ class LocalExecutor:
         heard: queue.SimpleQueue[tuple[int, Job, Report] | None] = queue.SimpleQueue()
         stopping = threading.Event()
         slots = [
-            _Slot(number, slot, todo, heard, stopping) for number, slot in enumerate(self._slots)
+            _Slot(number, slot, self._command, todo, heard, stopping)
+            for number, slot in enumerate(self._slots)
         ]
         for slot in slots:
             slot.start()
@@ -110,12 +115,13 @@ class _Slot(threading.Thread):
         self,
         number: int,
         slot: Slot,
+        command: Sequence[str],
         todo: "queue.SimpleQueue[Job]",
         heard: "queue.SimpleQueue[tuple[int, Job, Report] | None]",
         stopping: threading.Event,
     ) -> None:
         super().__init__(daemon=True)
-        self._number, self._slot = number, slot
+        self._number, self._slot, self._command = number, slot, command
         self._todo, self._heard, self._stopping = todo, heard, stopping
         self._worker: subprocess.Popen[bytes] | None = None
 
@@ -154,8 +160,7 @@ class _Slot(threading.Thread):
                     return
         except (BrokenPipeError, msgspec.MsgspecError):
             worker.kill()
-        code = worker.wait()
-        self._worker = None
+        code = self._close()
         gone = Refused(
             reason=f"its worker died ({_end_in_words(code)})",
             interrupted=self._stopping.is_set(),
@@ -166,21 +171,25 @@ class _Slot(threading.Thread):
         if self._worker is None:
             # A session of its own: Ctrl-C in the terminal is the sweep's to pass on.
             self._worker = subprocess.Popen(
-                [sys.executable, "-m", "harness.sweeps.worker", str(os.getpid())],
+                [*self._command, str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
             )
         return self._worker
 
-    def _close(self) -> None:
-        worker = self._worker
+    def _close(self) -> int:
+        """Let the worker end, and return its exit status."""
+        worker, self._worker = self._worker, None
         if worker is None:
-            return
+            return 0
         assert worker.stdin is not None
-        with suppress(OSError):
+        assert worker.stdout is not None
+        with suppress(OSError):  # it died with a task half told
             worker.stdin.close()
-        worker.wait()
+        code = worker.wait()
+        worker.stdout.close()
+        return code
 
 
 def _end_in_words(code: int) -> str:

@@ -97,6 +97,7 @@ class SyntheticRun:
     traceback: str | None = None
     output: str = ""
     created_unix_ns: int = 1_700_000_000 * SECOND
+    identity: str = ""
 
     def spec(self) -> RunSpec:
         return RunSpec(
@@ -138,6 +139,7 @@ class SyntheticRun:
             memory_limit_bytes=None,
             shared=False,
             created_unix_ns=self.created_unix_ns,
+            identity=self.identity,
         )
 
     def events(self) -> list[Event]:
