@@ -26,6 +26,7 @@ COMMANDS = {
         "sweep",
         "Run many submissions on many workloads, resumably.",
     ),
+    "tune": ("tune", "tune", "Find a submission's hyperparameters on workloads."),
     "query": ("query", "query", "Ask the index in SQL."),
     "db": ("db", "db", "Look after the index of the runs."),
     "runs": ("runs", "runs", "Look after the run directories."),
