@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
-from harness.cli.parameters import results_option
+from harness.cli.parameters import data_dir_option, results_option
 from harness.cli.run import MAX_SEED, Paces, check_writable, orderly_interrupt
 from harness.errors import UsageError
 from harness.home import results_home
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--retry-failed", is_flag=True, help="Run again what crashed or ran out of memory.")
 @click.option("--retry-tainted", is_flag=True, help="Run again what was tainted.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and how long it would take.")
+@data_dir_option
 @results_option
 def sweep(
     plan: Path | None,
@@ -67,7 +68,9 @@ def sweep(
     Exit codes: 0 every run ended by itself, on target or not; 2 usage; 4 a run crashed, ran
     out of memory, hung or could not be made; 130 interrupted.
     """  # noqa: D301 - click reads the backspace
+    from harness import catalogue
     from harness.cli.sweep_display import SweepDisplay, print_plan, print_summary
+    from harness.data_files import require
     from harness.sweeps.jobs import jobs_of
     from harness.sweeps.local import LocalExecutor, local_slots
     from harness.sweeps.status import FAILED, Retry, standing
@@ -86,6 +89,7 @@ def sweep(
     slots = local_slots(device, jobs)
     retry = Retry(failed=retry_failed, tainted=retry_tainted)
     planned = jobs_of(asked, slots[0], home)
+    require(catalogue.workload(name).card for name in {job.workload for job in planned})
     before = standing(home, planned, retry)
     if dry_run:
         print_plan(before, len(slots))

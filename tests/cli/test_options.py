@@ -82,6 +82,7 @@ OPTIONS = {
         "--retry-failed: flag",
         "--retry-tainted: flag",
         "--dry-run: flag",
+        "--data-dir: text",
         "--results: text",
     ],
     "bench tune": [
