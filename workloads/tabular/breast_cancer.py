@@ -13,7 +13,7 @@ the metric compares recipes on one fixed sample, it is no estimate for all patie
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ SPLIT_SEED = 569
 EVALUATION_BATCH = 256
 
 
-def quantiles(table: "NDArray", training_rows: "NDArray") -> "NDArray":
+def quantiles(table: "NDArray[Any]", training_rows: "NDArray[Any]") -> "NDArray[Any]":
     """Return float64 [N, C]: each value's quantile among the training rows, as ±√3 at the ends.
 
     The training rows are spread evenly, with mean 0 and variance 1 but for ties, which share
@@ -53,11 +53,11 @@ def quantiles(table: "NDArray", training_rows: "NDArray") -> "NDArray":
     return np.stack(columns, axis=1)
 
 
-def split_rows(diagnoses: "NDArray", random: "RandomState") -> dict[str, "NDArray"]:
+def split_rows(diagnoses: "NDArray[Any]", random: "RandomState") -> dict[str, "NDArray[Any]"]:
     """Return each split's rows; evaluation and test hold as many of either diagnosis."""
     import numpy as np
 
-    parts: dict[str, list[NDArray]] = {"training": [], "evaluation": [], "test": []}
+    parts: dict[str, list[NDArray[Any]]] = {"training": [], "evaluation": [], "test": []}
     for diagnosis in range(DIAGNOSES):
         rows = random.permutation(np.flatnonzero(diagnoses == diagnosis))
         held_out = rows[: 2 * HELD_OUT_PER_CLASS]

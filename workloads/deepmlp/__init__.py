@@ -1,0 +1,1 @@
+"""Deep fully connected networks that start badly."""

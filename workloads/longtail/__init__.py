@@ -1,0 +1,1 @@
+"""Classification of long-tailed training data with wrong labels."""
