@@ -1,0 +1,1 @@
+"""Transformers that learn a task from the examples in their context."""

@@ -1,0 +1,1 @@
+"""Networks that learn several skills from one mixture of data."""

@@ -1,0 +1,1 @@
+"""Physics-informed networks: trained on a differential equation, not on its solution."""
