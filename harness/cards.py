@@ -190,15 +190,15 @@ class ReferenceRecipe(Card, frozen=True, kw_only=True):
 
 
 class Noise(Card, frozen=True, kw_only=True):
-    """Measured spread of the reference recipe."""
+    """Measured spread of the reference recipe; what was not measured is left out."""
 
     runs: PositiveInt
     reached: Annotated[int, msgspec.Meta(ge=0)]
-    metric_sigma: PositiveFloat
-    time_cv: PositiveFloat
-    passes_cv: PositiveFloat
-    false_reach_chance: Fraction
-    evaluation_share: Fraction
+    metric_sigma: PositiveFloat | None = None
+    time_cv: PositiveFloat | None = None
+    passes_cv: PositiveFloat | None = None
+    false_reach_chance: Fraction | None = None
+    evaluation_share: Fraction | None = None
 
     def __post_init__(self) -> None:
         if self.reached > self.runs:

@@ -98,20 +98,23 @@ def verified_path(card: WorkloadCard, name: str) -> Path:
 
 
 def require(cards: Iterable[WorkloadCard]) -> None:
-    """Refuse workloads that are not prepared yet and of which a file is missing.
+    """Refuse workloads that are not prepared yet and of which a file is missing or damaged.
 
     Raises:
-        UsageError: names the files, where they were looked for, and how to get them.
+        UsageError: names all missing files, or the first damaged one, and what to do.
     """
-    lacking = {
-        card.name: (card, missing)
-        for card in cards
-        if not is_prepared(card)
+    unprepared = [card for card in cards if not is_prepared(card)]
+    lacking = [
+        (card, missing)
+        for card in unprepared
         if (missing := [file for file in card.data.files if _size(local_path(file)) is None])
-    }
+    ]
     if lacking:
-        files = {file.name: file for _, missing in lacking.values() for file in missing}
-        raise _missing([card for card, _ in lacking.values()], list(files.values()))
+        files = {file.name: file for _, missing in lacking for file in missing}
+        raise _missing([card for card, _ in lacking], list(files.values()))
+    for card in unprepared:
+        for file in card.data.files:
+            verified_path(card, file.name)
 
 
 def known_files() -> dict[str, DataFile]:

@@ -31,7 +31,8 @@ def install_plugin(folder: Path) -> Path:
     (cards / "methods").mkdir()
     for package in (cards, cards / "blobs", cards / "methods"):
         (package / "__init__.py").touch()
-    card = msgspec.to_builtins(workload_card())
+    fields = msgspec.to_builtins(workload_card())
+    card = {name: value for name, value in fields.items() if value is not None}
     (cards / "blobs" / "two.yaml").write_text(yaml.safe_dump(card))
     (cards / "methods" / "steady.yaml").write_text(_SUBMISSION)
     # Importing it would be a mistake: a list reads cards alone.

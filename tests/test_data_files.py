@@ -239,6 +239,15 @@ def test_required_files_are_named_for_all_workloads_at_once(folder: Path) -> Non
     )
 
 
+def test_required_files_have_to_be_the_right_ones(folder: Path) -> None:
+    card = real_card(data_file())
+    put(folder)
+    data_files.require([card])
+    put(folder, CONTENT[::-1])
+    with pytest.raises(UsageError, match="is not the right one: found SHA-256"):
+        data_files.require([card])
+
+
 def test_a_prepared_workload_requires_nothing() -> None:
     card = real_card(data_file())
     with pytest.raises(UsageError):

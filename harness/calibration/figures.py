@@ -159,23 +159,26 @@ def calibrated(
         evaluations_mean=statistics.fmean(crossing.number for crossing, _ in reached),
         evaluation_share=statistics.fmean(crossing.evaluation_share for crossing, _ in reached),
         quantisation=card.grid_model_passes / mean_passes,
-        false_reach_chance=false_reach(curves, levels, sigma, aimed),
+        false_reach_chance=false_reach(curves, sigma, aimed, horizon_passes),
         budget_paces=round_up(BUDGET_OVER_TIME * mean_paces),
         rival_budget_paces=round_up(RIVAL_BUDGET_OVER_SLOWEST * max(paces)),
     )
 
 
 def false_reach(
-    curves: Sequence[Curve], levels: Sequence[float], sigma: float, metric: Metric
+    curves: Sequence[Curve], sigma: float, metric: Metric, horizon_passes: float
 ) -> float:
     """Return the share of curves that would be called reached, were each one sigma too bad.
 
-    Each whole curve is shifted so that its own level at the end of the horizon stands one sigma
-    short of the target; what then crosses, crosses by noise and by looking often.
+    Each whole curve is shifted so that it levels off one sigma short of the target: where it
+    lies on average once the horizon is over and the learning rate at its end. What then
+    crosses, crosses by noise and by looking often.
     """
     short = metric.target + (-sigma if metric.direction == "maximise" else sigma)
     called = 0
-    for curve, level in zip(curves, levels, strict=True):
+    for curve in curves:
+        after = values(p for p in curve.points if p.model_passes > horizon_passes)
+        level = statistics.fmean(after or values(curve.points)[-LEVEL_POINTS:])
         shifted = [
             Point(
                 model_passes=p.model_passes,

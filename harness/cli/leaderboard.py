@@ -27,8 +27,13 @@ from harness.suites import workloads_named
     help="Rank by time with compilation (cold) or without it (warm).",
 )
 @tables.format_option("table", "json", "csv", "md")
+@click.option(
+    "--from", "files", metavar="GLOB", help="Rank the runs in Parquet files: 'DIR/*.parquet'."
+)
 @results_option
-def leaderboard(workload: str | None, clock: ClockKind, form: Format, results: str | None) -> None:
+def leaderboard(
+    workload: str | None, clock: ClockKind, form: Format, files: str | None, results: str | None
+) -> None:
     """Rank what was measured.
 
     Results of one workload version, machine class and tuning effort are ranked together,
@@ -36,8 +41,10 @@ def leaderboard(workload: str | None, clock: ClockKind, form: Format, results: s
     """
     from harness.judging import leaderboard as judging
 
+    if files is not None and results is not None:
+        raise UsageError("--from names the runs' files, --results their folder. Give one.")
     home = results_home(results)
-    frame = judging.leaderboard(home, None, clock)
+    frame = judging.leaderboard(home, None, clock, files)
     rows = [
         row | {"hyperparameters": json.loads(row["hyperparameters"])} for row in frame.to_dicts()
     ]

@@ -33,18 +33,18 @@ def query(sql: str | None, schema: bool, form: Format, results: str | None) -> N
 
 
 def _print_schema(form: Format) -> None:
-    from harness.records import index
+    from harness.records import schema
 
     columns = [
         Column(field="column", header="column", whole=True),
         Column(field="type", header="type", whole=True),
         Column(field="comment", header="meaning"),
     ]
-    rows = index.schema_rows()
+    rows = schema.schema_rows()
     if form == "md":
-        click.echo(index.schema_text())
+        click.echo(schema.schema_text())
     elif form == "table":
-        for table in index.TABLES:
+        for table in schema.TABLES:
             click.echo(f"{table.name}: {table.comment}\n")
             tables.print_rows([row for row in rows if row["table"] == table.name], columns, form)
             click.echo()

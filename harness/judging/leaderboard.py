@@ -23,27 +23,23 @@ NO_EVIDENCE = frozenset({"interrupted", "stopped", "skipped"})
 RANKED_WITHIN = ("workload", "workload_version", "machine_class", "tuning_effort")
 _ROW = (*RANKED_WITHIN, "submission", "source_sha256", "hyperparameters")
 
-_RUNS_SQL = """
-    SELECT runs.*, compiled.compile_s
-    FROM runs LEFT JOIN (
-        SELECT run_id, max(compile_s) AS compile_s FROM evaluations GROUP BY run_id
-    ) AS compiled USING (run_id)
-    ORDER BY run_id
-"""
 
-
-def leaderboard(home: Path, workload: str | None, clock: ClockKind) -> "polars.DataFrame":
+def leaderboard(
+    home: Path, workload: str | None, clock: ClockKind, files: str | None = None
+) -> "polars.DataFrame":
     """Return the ranked rows of every workload, or of the one with the full name `workload`.
 
+    With `files`, of the runs in the Parquet files that match, instead of those under `home`.
     Times are seconds of submission time; on the warm clock compilation is taken off them.
     `rank` is None where fewer than half of the runs reached the target, and `time_s` is None
     then: the median lies beyond the budget.
     """
     import polars
 
-    from harness.records import index
+    from harness.records import index, parquet
 
-    runs = index.query(home, _RUNS_SQL).to_dicts()
+    frame = index.query(home, parquet.RUNS_SQL) if files is None else parquet.runs_in(files)
+    runs = frame.to_dicts()
     if workload is not None:
         runs = [run for run in runs if run["workload"] == workload]
     rows = _ranked([_row(key, group, clock) for key, group in _grouped(runs, _ROW)])

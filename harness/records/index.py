@@ -8,12 +8,11 @@ this module wrote, is rebuilt and never an error.
 """
 
 import contextlib
-import datetime
 import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,10 @@ import msgspec
 
 from harness.errors import UsageError
 from harness.home import index_path, runs_folder
-from harness.records.record import NANO, RunDetail, read_run
-from harness.records.run_directory import Owner, RunDirectory, run_directories
+from harness.records.answers import answer
+from harness.records.record import read_run
+from harness.records.run_directory import RunDirectory, run_directories
+from harness.records.schema import TABLES, Column, Table
 
 if TYPE_CHECKING:
     import polars
@@ -58,223 +59,6 @@ class Ingestion:
     indexed: int = 0
     live: int = 0
     damaged: Mapping[str, str] = field(default_factory=dict)  # folder name: why
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """A column as it is declared and documented."""
-
-    name: str
-    type: str
-    comment: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
-    """A table as it is declared and documented; `rows` derives its rows from one run."""
-
-    name: str
-    comment: str
-    columns: tuple[Column, ...]
-    rows: Callable[[RunDirectory, RunDetail], list[Mapping[str, object]]]
-
-
-def _columns(*declarations: tuple[str, str, str]) -> tuple[Column, ...]:
-    return tuple(Column(name=name, type=kind, comment=why) for name, kind, why in declarations)
-
-
-def _run_rows(directory: RunDirectory, detail: RunDetail) -> list[Mapping[str, object]]:
-    spec = detail.spec
-    row = {name: getattr(detail.record, name) for name in detail.record.__struct_fields__}
-    created = datetime.datetime.fromtimestamp(spec.created_unix_ns // 1000 / 1e6, datetime.UTC)
-    return [
-        row
-        | {
-            "hyperparameters": _json(detail.record.hyperparameters),
-            "source_sha256": spec.source_sha256,
-            "created_at": created.replace(tzinfo=None),
-            "host": _host(directory),
-            "git_commit": _git_commit(directory.environment()),
-            "identity": spec.identity,
-            "ruleset": spec.ruleset,
-            "study": spec.study,
-            "trial": spec.trial,
-            "steps_to_target": detail.steps_to_target,
-            "model_passes_to_target": detail.model_passes_to_target,
-            "budget_s": spec.budget_ns * NANO,
-            "clock": spec.clock,
-        }
-    ]
-
-
-def _evaluation_rows(_: RunDirectory, detail: RunDetail) -> list[Mapping[str, object]]:
-    return [
-        {
-            "run_id": detail.record.run_id,
-            "index": evaluation.index,
-            "elapsed_s": evaluation.elapsed_ns * NANO,
-            "compile_s": evaluation.compile_ns * NANO,
-            "steps": evaluation.steps,
-            "examples": evaluation.examples,
-            "model_passes": evaluation.model_passes,
-            "value": evaluation.value,
-            "meets": evaluation.meets,
-            "off_grid": evaluation.off_grid,
-            "test_value": evaluation.test_value,
-            "export_s": evaluation.export_ns * NANO,
-            "evaluation_s": evaluation.evaluation_ns * NANO,
-            "metrics": _json(evaluation.metrics),
-        }
-        for evaluation in detail.evaluations
-    ]
-
-
-def _telemetry_rows(_: RunDirectory, detail: RunDetail) -> list[Mapping[str, object]]:
-    return [
-        {
-            "run_id": detail.record.run_id,
-            "name": name,
-            "value": None if isinstance(figure, str) else figure,
-            "text": figure if isinstance(figure, str) else None,
-        }
-        for name, figure in detail.telemetry.items()
-    ]
-
-
-def _note_rows(_: RunDirectory, detail: RunDetail) -> list[Mapping[str, object]]:
-    return [
-        {
-            "run_id": detail.record.run_id,
-            "position": position,
-            "elapsed_s": note.elapsed_ns * NANO,
-            "key": note.key,
-            "value": note.value,
-        }
-        for position, note in enumerate(detail.notes)
-    ]
-
-
-TABLES = (
-    Table(
-        name="runs",
-        comment="One row for each run that has ended. NULL: not measured, or it never happened.",
-        rows=_run_rows,
-        columns=_columns(
-            ("run_id", "VARCHAR", "name of the run and of its directory"),
-            ("created_at", "TIMESTAMP", "when the run was set up, UTC"),
-            ("submission", "VARCHAR", "name of the submission"),
-            ("source_sha256", "VARCHAR", "hash of the submission's source"),
-            ("workload", "VARCHAR", "name of the workload, family/data"),
-            ("workload_version", "INTEGER", "version of the workload's card"),
-            ("seed", "UBIGINT", "the run's seed"),
-            ("hyperparameters", "JSON", "the point, an object with sorted keys"),
-            ("tuning_effort", "VARCHAR", "reference, defaults or 'k trials'"),
-            ("outcome", "VARCHAR", "reached, budget, diverged, crashed, ..."),
-            ("reason", "VARCHAR", "the outcome in words"),
-            ("tainted", "VARCHAR[]", "reasons to leave the run out of rankings; empty: none"),
-            ("time_to_target_s", "DOUBLE", "submission time credited for reaching the target"),
-            ("time_without_compile_s", "DOUBLE", "time_to_target_s less compilation"),
-            ("first_crossing_s", "DOUBLE", "first evaluation that met the target; never ranked"),
-            ("interpolated_crossing_s", "DOUBLE", "crossing between evaluations; never ranked"),
-            ("submission_time_s", "DOUBLE", "submission time when the run ended"),
-            ("normalised_time", "DOUBLE", "time_to_target_s / pace_s; within a machine class"),
-            ("pace_s", "DOUBLE", "seconds of a reference step on this machine"),
-            ("drift", "DOUBLE", "pace after the run / pace_s - 1"),
-            ("budget_s", "DOUBLE", "submission time after which the run is stopped"),
-            ("clock", "VARCHAR", "cold, or warm (ranked without compilation)"),
-            ("steps", "BIGINT", "steps when the run ended"),
-            ("examples", "BIGINT", "training examples when the run ended"),
-            ("model_passes", "BIGINT", "examples forwarded + 2 x backwarded, at the end"),
-            ("steps_to_target", "BIGINT", "steps at the credited evaluation"),
-            ("model_passes_to_target", "BIGINT", "model passes at the credited evaluation"),
-            ("evaluations", "INTEGER", "number of evaluations"),
-            ("target", "DOUBLE", "the workload's target"),
-            ("best_metric", "DOUBLE", "best value of the metric that decides"),
-            ("test_metric", "DOUBLE", "test metric at the credited evaluation; never decides"),
-            ("throughput_examples_per_s", "DOUBLE", "examples / submission_time_s"),
-            ("throughput_passes_per_s", "DOUBLE", "model_passes / submission_time_s"),
-            ("peak_memory_bytes", "BIGINT", "peak resident memory of the trainee"),
-            ("peak_memory_above_idle_bytes", "BIGINT", "the same above the idle trainee's"),
-            ("gpu_peak_memory_bytes", "BIGINT", "peak GPU memory; NULL without a GPU"),
-            ("energy_j", "DOUBLE", "energy over the on-clock spans, joules"),
-            ("energy_source", "VARCHAR", "nvml, nvml_integrated_power or rapl"),
-            ("export_s", "DOUBLE", "exporting weights, off the clock"),
-            ("evaluation_s", "DOUBLE", "evaluating, off the clock"),
-            ("device", "VARCHAR", "cpu or cuda:N"),
-            ("machine_class", "VARCHAR", "results are compared inside one"),
-            ("host", "VARCHAR", "host name of the referee"),
-            ("git_commit", "VARCHAR", "commit of the checkout; NULL outside one"),
-            ("identity", "VARCHAR", "equal for runs that ask the same question"),
-            ("ruleset", "VARCHAR", "of the sweep; NULL: run by itself"),
-            ("study", "INTEGER", "0 for the first study of the ruleset"),
-            ("trial", "INTEGER", "0 for the study's first trial"),
-        ),
-    ),
-    Table(
-        name="evaluations",
-        comment="One row for each evaluation; counts and times are totals since the start.",
-        rows=_evaluation_rows,
-        columns=_columns(
-            ("run_id", "VARCHAR", "the run"),
-            ("index", "INTEGER", "0 for the run's first evaluation"),
-            ("elapsed_s", "DOUBLE", "submission time"),
-            ("compile_s", "DOUBLE", "compilation within elapsed_s"),
-            ("steps", "BIGINT", "steps so far"),
-            ("examples", "BIGINT", "training examples so far"),
-            ("model_passes", "BIGINT", "model passes so far"),
-            ("value", "DOUBLE", "the metric that decides; NULL: not a number"),
-            ("meets", "BOOLEAN", "whether it meets the target"),
-            ("off_grid", "BOOLEAN", "forced after four reference intervals without one"),
-            ("test_value", "DOUBLE", "test metric, where the target was met"),
-            ("export_s", "DOUBLE", "exporting weights, off the clock"),
-            ("evaluation_s", "DOUBLE", "evaluating, off the clock"),
-            ("metrics", "JSON", "every metric measured, an object"),
-        ),
-    ),
-    Table(
-        name="telemetry",
-        comment="Summary figures of a run over its on-clock spans; units are in the names.",
-        rows=_telemetry_rows,
-        columns=_columns(
-            ("run_id", "VARCHAR", "the run"),
-            ("name", "VARCHAR", "the figure, peak_memory_bytes say"),
-            ("value", "DOUBLE", "its value; NULL: not measured, or a text"),
-            ("text", "VARCHAR", "its text, the source of a figure say"),
-        ),
-    ),
-    Table(
-        name="notes",
-        comment="What submissions reported about themselves.",
-        rows=_note_rows,
-        columns=_columns(
-            ("run_id", "VARCHAR", "the run"),
-            ("position", "INTEGER", "0 for the run's first note"),
-            ("elapsed_s", "DOUBLE", "submission time"),
-            ("key", "VARCHAR", "what was reported"),
-            ("value", "VARCHAR", "its value"),
-        ),
-    ),
-)
-
-
-def schema_rows() -> list[dict[str, str]]:
-    """Return the documentation, one row for each column: table, column, type, comment."""
-    return [
-        {"table": table.name, "column": column.name, "type": column.type, "comment": column.comment}
-        for table in TABLES
-        for column in table.columns
-    ]
-
-
-def schema_text() -> str:
-    """Return the documentation of tables and columns as Markdown."""
-    lines = []
-    for table in TABLES:
-        lines += [f"## {table.name}", "", table.comment, ""]
-        lines += ["| column | type | meaning |", "|---|---|---|"]
-        lines += [f"| {c.name} | {c.type} | {c.comment} |" for c in table.columns]
-        lines.append("")
-    return "\n".join(lines).rstrip()
 
 
 def ingest(home: Path, directories: Iterable[RunDirectory]) -> Ingestion:
@@ -335,17 +119,22 @@ def query(home: Path, sql: str) -> "polars.DataFrame":
         UsageError: the SQL is wrong, is more than one statement or would write.
         IndexBusyError: see `ingest`.
     """
+    with contextlib.closing(open_for_reading(home)) as connection:
+        return answer(connection, sql)
+
+
+def open_for_reading(home: Path) -> duckdb.DuckDBPyConnection:
+    """Return a connection to the index after a `refresh`; the caller closes it.
+
+    Raises:
+        IndexBusyError: see `ingest`.
+    """
     try:
         refresh(home)
     except _UnwritableError:  # somebody else's results, on a read-only mount say
-        current = False
-    else:
-        current = index_path(home).exists()
-    with contextlib.closing(_reader(home) if current else _in_memory(home)) as connection:
-        return _answer(connection, sql)
-
-
-def _reader(home: Path) -> duckdb.DuckDBPyConnection:
+        return _in_memory(home)
+    if not index_path(home).exists():
+        return _in_memory(home)
     return _connect(index_path(home), read_only=True)
 
 
@@ -357,78 +146,6 @@ def _in_memory(home: Path) -> duckdb.DuckDBPyConnection:
     for table in TABLES:
         _insert(connection, table, found)
     return connection
-
-
-def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> "polars.DataFrame":
-    import polars
-
-    try:
-        statements = connection.extract_statements(sql)
-        if len(statements) != 1:
-            raise UsageError(f"One SQL statement is needed, not {len(statements)}.")
-        kind = _word(statements[0].type)
-        if kind not in {"SELECT", "EXPLAIN"}:
-            raise UsageError(
-                f"{kind} is not allowed: the index is only read, by SELECT, WITH, DESCRIBE or "
-                f"EXPLAIN. The record is in the run directories; `bench runs rm` removes one."
-            )
-        connection.execute(statements[0])
-        columns = [(column[0], str(column[1])) for column in connection.description or ()]
-        if any("WITH TIME ZONE" in kind for _, kind in columns):
-            raise UsageError(
-                "A TIMESTAMP WITH TIME ZONE cannot be shown. Cast it: now()::TIMESTAMP is UTC."
-            )
-        rows = connection.fetchall()
-    except duckdb.Error as error:
-        raise UsageError(
-            f"The query failed: {str(error).strip()}\n"
-            f"`bench query --schema` documents the tables. If the index itself is at fault, "
-            f"`bench db rebuild` makes a new one."
-        ) from None
-    # Rows, not Arrow: read as Arrow, DuckDB needs pyarrow or complains of leaks at exit.
-    series: dict[str, polars.Series] = {}
-    for position, (name, kind) in enumerate(columns):
-        cells = [row[position] for row in rows]
-        dtype = _polars_type(kind)
-        if dtype == polars.String:
-            cells = [None if cell is None else str(cell) for cell in cells]
-        unique = name
-        while unique in series:  # polars wants names to be unique; SQL does not
-            unique = f"{name}_{position + 1}" if unique == name else f"{unique}_"
-        series[unique] = polars.Series(unique, cells, dtype=dtype, strict=False)
-    return polars.DataFrame(list(series.values()))
-
-
-def _polars_type(kind: str) -> Any:
-    """Return the type of a column of DuckDB's; what has no like is shown as text."""
-    import polars
-
-    named: dict[str, Any] = {
-        "BOOLEAN": polars.Boolean,
-        "TINYINT": polars.Int64,
-        "SMALLINT": polars.Int64,
-        "INTEGER": polars.Int64,
-        "BIGINT": polars.Int64,
-        "UTINYINT": polars.Int64,
-        "USMALLINT": polars.Int64,
-        "UINTEGER": polars.Int64,
-        "UBIGINT": polars.UInt64,
-        "HUGEINT": polars.Int128,
-        "FLOAT": polars.Float64,
-        "DOUBLE": polars.Float64,
-        "DECIMAL": polars.Float64,
-        "DATE": polars.Date,
-        "TIMESTAMP": polars.Datetime("us"),
-        "VARCHAR": polars.String,
-    }
-    element = kind.removesuffix("[]").partition("(")[0]  # DECIMAL(18,3) is a DECIMAL
-    if kind.endswith("[]"):
-        return polars.List(named[element]) if element in named else polars.String
-    return named.get(element, polars.String)
-
-
-def _word(kind: object) -> str:
-    return str(getattr(kind, "name", kind)).rpartition(".")[2].upper()
 
 
 def _known(home: Path) -> set[str] | None:
@@ -638,23 +355,5 @@ def _wal(path: Path) -> Path:
     return path.with_name(f"{path.name}.wal")
 
 
-def _json(fields: Mapping[str, object]) -> str:
-    return msgspec.json.encode(fields, order="sorted").decode()
-
-
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _host(directory: RunDirectory) -> str | None:
-    try:
-        owner = msgspec.json.decode((directory.folder / "process.json").read_bytes(), type=Owner)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    return owner.host
-
-
-def _git_commit(environment: Mapping[str, object]) -> str | None:
-    git = environment.get("git")
-    commit = git.get("commit") if isinstance(git, dict) else None
-    return commit if isinstance(commit, str) else None

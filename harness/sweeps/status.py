@@ -119,6 +119,7 @@ def _estimates(jobs: Iterable[Job], rows: Iterable[Mapping[str, Any]]) -> dict[s
         took = own.get((*place, job.submission)) or reference.get(place)
         if took is None:
             card = catalogue.workload(job.workload).card
-            took = [card.reference_seconds / (1 - min(card.noise.evaluation_share, 0.9))]
+            share = card.noise.evaluation_share or 0.0
+            took = [card.reference_seconds / (1 - min(share, 0.9))]
         found[job.identity] = statistics.median(took) + START_S
     return found

@@ -124,18 +124,25 @@ def test_the_suggested_target_is_the_median_best_less_the_margin() -> None:
 
 def test_smooth_curves_one_sigma_short_never_reach() -> None:
     smooth = [curve(seed, [0.1, 0.5, 0.8, 0.9, 0.9, 0.9]) for seed in range(3)]
-    assert false_reach(smooth, [0.9] * 3, 0.01, ACCURACY) == 0.0
+    assert false_reach(smooth, 0.01, ACCURACY, 9_000) == 0.0
 
 
 def test_curves_that_jump_by_more_than_a_sigma_twice_running_do() -> None:
-    level = 0.5
     once = [0.5, 0.52, 0.5, 0.5]
     twice = [0.5, 0.52, 0.52, 0.5]
     flat = [0.5, 0.5, 0.5, 0.5]
     curves = [curve(seed, values) for seed, values in enumerate((once, twice, flat, twice))]
-    assert false_reach(curves, [level] * 4, 0.01, ACCURACY) == 0.5
+    # The horizon is over after the third evaluation; all level off at 0.5.
+    assert false_reach(curves, 0.01, ACCURACY, 9_000) == 0.5
     losses = [curve(seed, [1 - v for v in values]) for seed, values in enumerate((once, twice))]
-    assert false_reach(losses, [level] * 2, 0.01, LOSS) == 0.5
+    assert false_reach(losses, 0.01, LOSS, 9_000) == 0.5
+
+
+def test_a_curve_that_still_falls_at_the_horizon_has_not_levelled_off_there() -> None:
+    falling = [0.9, 0.5, 0.3, 0.19, 0.12, 0.1, 0.1, 0.1]
+    assert false_reach([curve(0, falling)], 0.01, LOSS, 15_000) == 0.0
+    # Of a curve that ends at the horizon the last three are all that there is.
+    assert false_reach([curve(0, falling[:5])], 0.01, LOSS, 15_000) == 1.0
 
 
 @pytest.mark.parametrize(

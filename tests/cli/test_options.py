@@ -27,6 +27,7 @@ OPTIONS = {
         "-w --workload: workload",
         "--clock: cold|warm = cold",
         "--format: table|json|csv|md = table",
+        "--from: text",
         "--results: text",
     ],
     "bench show": [
@@ -50,6 +51,8 @@ OPTIONS = {
         "--format: table|json|csv|md = table",
         "--results: text",
     ],
+    "bench export": [],
+    "bench export parquet": ["FOLDER: directory, required", "--name: text", "--results: text"],
     "bench db": [],
     "bench db rebuild": ["--results: text"],
     "bench runs": [],

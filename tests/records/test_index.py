@@ -13,7 +13,7 @@ from records.synthetic_runs import SyntheticRun
 
 from harness.errors import UsageError
 from harness.home import index_path, runs_folder
-from harness.records import index
+from harness.records import index, schema
 from harness.records.record import RunRecord
 from harness.records.run_directory import RunDirectory
 
@@ -28,7 +28,7 @@ def _ids(home: Path) -> list[str]:
 
 
 def test_every_field_of_a_record_is_a_column() -> None:
-    columns = {column.name for column in index.TABLES[0].columns}
+    columns = {column.name for column in schema.TABLES[0].columns}
     assert set(RunRecord.__struct_fields__) <= columns
 
 
@@ -75,11 +75,11 @@ def test_tables_and_columns_are_documented_in_the_file(tmp_path: Path) -> None:
     index.ingest(tmp_path, [SyntheticRun(run_id="a").write(tmp_path)])
     told = index.query(tmp_path, "SELECT table_name, column_name, comment FROM duckdb_columns()")
     comments = {(table, column): comment for table, column, comment in told.rows()}
-    for row in index.schema_rows():
+    for row in schema.schema_rows():
         assert comments[row["table"], row["column"]] == row["comment"] != ""
-        assert row["comment"] in index.schema_text()
+        assert row["comment"] in schema.schema_text()
     tables = index.query(tmp_path, "SELECT table_name, comment FROM duckdb_tables()").rows()
-    assert {table.name: table.comment for table in index.TABLES}.items() <= dict(tables).items()
+    assert {table.name: table.comment for table in schema.TABLES}.items() <= dict(tables).items()
 
 
 def test_a_run_whose_ingestion_failed_is_taken_in_when_the_index_is_read(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_removed_rows_are_gone(tmp_path: Path) -> None:
     index.ingest(tmp_path, directories)
     index.remove(tmp_path, ["a"])
     with duckdb.connect(str(index_path(tmp_path)), read_only=True) as connection:
-        for table in index.TABLES:
+        for table in schema.TABLES:
             told = connection.execute(f"SELECT DISTINCT run_id FROM {table.name}").fetchall()
             assert told == [("b",)]
 

@@ -77,6 +77,7 @@ def test_the_estimate_is_the_submissions_own_then_the_references_then_the_cards(
     jobs = [job("a", "lion"), job("b", "sgd"), job("c", "lion", "gpt/addition")]
     bare = standing(tmp_path, jobs, Retry()).seconds
     share = card.noise.evaluation_share
+    assert share is not None
     assert bare["a"] == bare["b"] == pytest.approx(card.reference_seconds / (1 - share) + START_S)
     # An evaluation a second, and 11 ms off the clock each.
     SyntheticRun(run_id="1", tuning_effort="reference", **mine).write(tmp_path)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Recurrent hedges of options on simulated markets."""
