@@ -183,7 +183,7 @@ def _destination(kind: str, module: str, directory: str | None) -> Destination:
 def _checkout(here: Path) -> Path | None:
     """Return the checkout of Timetrial that a folder lies in."""
     for folder in (here, *here.parents):
-        parts = ("harness/cards.py", "submissions/__init__.py", "tests/submissions")
+        parts = ("harness/cards", "submissions/__init__.py", "tests/submissions")
         if all((folder / part).exists() for part in parts):
             return folder
     return None

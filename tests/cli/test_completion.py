@@ -55,8 +55,11 @@ def test_submissions_and_workloads_complete_in(shell: str, tmp_path: Path) -> No
     output, errors = complete(shell, "bench run --submission lio", tmp_path)
     assert list(offered(shell, output)) == ["lion"]
     assert errors == ""
-    output, _ = complete(shell, "bench run -s lion -w resnet/", tmp_path)
-    assert list(offered(shell, output)) == ["resnet/digits"]
+    output, _ = complete(shell, "bench run -s lion -w mixture/skills", tmp_path)
+    names = [name for name in catalogue.workloads() if name.startswith("mixture/skills")]
+    assert sorted(offered(shell, output)) == names
+    output, _ = complete(shell, "bench run -s lion -w resnet/d", tmp_path)
+    assert "resnet/digits" in offered(shell, output)
     if shell != "bash":
         title = catalogue.workload("resnet/digits").card.title
         assert offered(shell, output)["resnet/digits"] == title
