@@ -67,12 +67,12 @@ def state(file: DataFile, *, again: bool = False) -> State:
     size = _size(path)
     if size is None:
         return "missing"
-    if size != file.bytes:
+    if size not in file.sizes:
         return "damaged"
     found = found_sha256(path) if again else _remembered(path)
     if found is None:
         return "present"
-    return "verified" if found == file.sha256 else "damaged"
+    return "verified" if found in file.hashes else "damaged"
 
 
 def verified_path(card: WorkloadCard, name: str) -> Path:
@@ -89,10 +89,10 @@ def verified_path(card: WorkloadCard, name: str) -> Path:
     size = _size(path)
     if size is None:
         raise _missing([card], [file])
-    if size != file.bytes:
+    if size not in file.sizes:
         raise _damaged(file, path, f"{size} bytes", f"{file.bytes} bytes")
     found = _remembered(path) or found_sha256(path)
-    if found != file.sha256:
+    if found not in file.hashes:
         raise _damaged(file, path, f"SHA-256 {found}", file.sha256)
     return path
 

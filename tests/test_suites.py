@@ -91,7 +91,9 @@ def test_what_is_no_suite_is_refused(text: str, said: str) -> None:
 
 def test_the_bundled_suites() -> None:
     names = {name: [card.name for card in suite.workloads] for name, suite in suites().items()}
-    assert set(names["smoke"]) < set(names["core"]) <= set(names["embedded"])
+    assert set(names["smoke"]) <= set(names["embedded"])
+    assert len(names["core"]) == 8 and set(names["core"]) <= set(names["embedded"])
+    assert not set(names["embedded"]) & set(names["held-out"])
     assert suites()["smoke"].reference_seconds < 10
     assert suites()["core"].reference_seconds <= 300
 

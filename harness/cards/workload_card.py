@@ -70,6 +70,14 @@ class Metric(Card, frozen=True, kw_only=True):
         return value > other if self.direction == "maximise" else value < other
 
 
+class FileCopy(Card, frozen=True, kw_only=True):
+    """Other bytes of an official file that are in circulation and hold the same data."""
+
+    bytes: PositiveInt
+    sha256: Sha256
+    differs: Words  # by what: a final newline, say
+
+
 class DataFile(Card, frozen=True, kw_only=True):
     """An official file that a workload is prepared from (harness.data_files)."""
 
@@ -78,6 +86,17 @@ class DataFile(Card, frozen=True, kw_only=True):
     sha256: Sha256
     url: Url | None = None
     how: Words | None = None  # where there is no single official file: how to come by it
+    copies: tuple[FileCopy, ...] = ()  # taken as well; the prepared splits are hashed anyway
+
+    @property
+    def sizes(self) -> set[int]:
+        """The sizes in bytes that it may have."""
+        return {self.bytes, *(copy.bytes for copy in self.copies)}
+
+    @property
+    def hashes(self) -> set[str]:
+        """The SHA-256 that it may have."""
+        return {self.sha256, *(copy.sha256 for copy in self.copies)}
 
     def __post_init__(self) -> None:
         if (self.url is None) == (self.how is None):

@@ -69,9 +69,12 @@ def workloads(form: Format) -> None:
             "parameters": card.parameters,
             "reference_seconds": card.reference_seconds,
             "title": card.title,
+            "suites": list(card.suites),
+            "variant_of": card.variant_of,
         }
         for card in cards
     ]
+    variants = sum(row["variant_of"] is not None for row in rows)
     columns = [
         Column(field="workload", header="workload", whole=True),
         Column(field="version", header="v", number=True),
@@ -82,10 +85,13 @@ def workloads(form: Format) -> None:
         Column(field="reference_seconds", header="ref., s", text=tables.significant, number=True),
     ]
     if form == "table":
+        rows = [row for row in rows if row["variant_of"] is None]
         for row in rows:
             sign = "≥" if row["direction"] == "maximise" else "≤"
             row["goal"] = f"{row['metric']} {sign} {row['target']:g}"
     tables.print_rows(rows, columns, form)
+    if form == "table" and variants:
+        click.echo(f"{variants} held-out variants are left out; see `bench list suites`.")
 
 
 @listing.command()

@@ -1,0 +1,1 @@
+"""Graph isomorphism networks: molecules sorted by what they do."""

@@ -1,0 +1,1 @@
+"""Small conformers that write down what is said (connectionist temporal classification)."""
