@@ -60,11 +60,11 @@ def list_files(form: Format) -> None:
     rows = [_row(card) for card in _cards_with_files()]
     columns = [
         Column(field="workload", header="workload", whole=True),
-        Column(field="files", header="files", text=_names, drop=1),
+        Column(field="files", header="files", text=_how_many, number=True),
         Column(field="bytes", header="MB", text=_megabytes, number=True),
-        Column(field="here", header="state"),
-        Column(field="licence", header="licence", drop=2),
-        Column(field="source", header="source", drop=3),
+        Column(field="here", header="state", whole=True),
+        Column(field="licence", header="licence", drop=1),
+        Column(field="source", header="source", drop=2),
     ]
     if form == "table" and not rows:
         click.echo("No workload needs files.")
@@ -201,8 +201,8 @@ def _state_in_words(row: Mapping[str, Any]) -> str:
     return f"{words}, prepared" if row["prepared"] else str(words)
 
 
-def _names(files: Sequence[Mapping[str, Any]]) -> str:
-    return " ".join(file["name"] for file in files)
+def _how_many(files: Sequence[object]) -> str:
+    return str(len(files))
 
 
 def _megabytes(size: int) -> str:

@@ -77,9 +77,9 @@ def workloads(form: Format) -> None:
     variants = sum(row["variant_of"] is not None for row in rows)
     columns = [
         Column(field="workload", header="workload", whole=True),
-        Column(field="version", header="v", number=True),
+        Column(field="version", header="v", number=True, drop=2),
         Column(field="tier", header="tier"),
-        Column(field="modality", header="modality"),
+        Column(field="modality", header="modality", drop=1),
         Column(field="goal", header="target"),
         Column(field="parameters", header="parameters", text=tables.count, number=True),
         Column(field="reference_seconds", header="ref., s", text=tables.significant, number=True),

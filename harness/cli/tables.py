@@ -145,14 +145,15 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
 
     shown = _fitting(rows, columns)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for column in shown:
+    # Left to itself, rich breaks words of one column to leave another wide; told the least
+    # widths, it cuts what then is too wide.
+    for column, width in zip(shown, _widths(rows, shown), strict=True):
         table.add_column(
             _verbatim(column.header),
             justify="right" if column.number else "left",
             no_wrap=column.number or column.whole,
             overflow="fold",
-            # Without it, rich breaks words of one column to leave another wide.
-            min_width=_least_width(rows, column),
+            width=width,
         )
     for row in rows:
         table.add_row(*(_verbatim(_cell(row, column)) for column in shown))
@@ -173,8 +174,28 @@ def _fitting(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
     return shown
 
 
+def _widths(rows: Sequence[Row], columns: Sequence[Column]) -> list[int]:
+    """Share the terminal out: each column its least width, the rest to whose text is tallest."""
+    widths = [_least_width(rows, column) for column in columns]
+    natural = [
+        max((len(line) for text in _texts(rows, column) for line in text.split("\n")), default=0)
+        for column in columns
+    ]
+    free = _width() - sum(widths) - _GAP * (len(columns) - 1)
+    for _ in range(free):
+        lines = [full / width for full, width in zip(natural, widths, strict=True)]
+        if max(lines) <= 1:
+            break
+        widths[lines.index(max(lines))] += 1
+    return widths
+
+
+def _texts(rows: Sequence[Row], column: Column) -> list[str]:
+    return [column.header, *(_cell(row, column) for row in rows)]
+
+
 def _least_width(rows: Sequence[Row], column: Column) -> int:
-    texts = [column.header, *(_cell(row, column) for row in rows)]
+    texts = _texts(rows, column)
     if column.number or column.whole:
         return max(len(text) for text in texts)
     words = [len(word) for text in texts for word in text.split()]

@@ -47,7 +47,7 @@ class SweepFile(Card, frozen=True, kw_only=True):
         try:
             ruleset = ruleset_named(self.ruleset)
         except UsageError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(str(error).rstrip(".")) from None
         if ruleset.tuning == "self" and (self.trials or 1) > 1:
             raise ValueError("trials: under self-tuning a study is one run")
         if ruleset.tuning == "self" and any(entrant.points for entrant in self.submissions):
