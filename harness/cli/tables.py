@@ -183,7 +183,7 @@ def _widths(rows: Sequence[Row], columns: Sequence[Column]) -> list[int]:
     ]
     free = _width() - sum(widths) - _GAP * (len(columns) - 1)
     for _ in range(free):
-        lines = [full / width for full, width in zip(natural, widths, strict=True)]
+        lines = [full / max(width, 1) for full, width in zip(natural, widths, strict=True)]
         if max(lines) <= 1:
             break
         widths[lines.index(max(lines))] += 1

@@ -1,0 +1,1 @@
+"""Networks that memorise small algorithmic tasks long before they generalise."""
