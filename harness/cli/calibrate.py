@@ -135,11 +135,11 @@ def _calibrate(settings: "Settings", write: bool) -> int:
             display.close()
     kept = print_report(Console(), outcome)
     if write:
-        click.echo(f"Written: {_write(outcome)}")
+        click.echo(f"Written: {write_card(outcome)}")
     return EXIT_OK if kept else EXIT_FAILED_CHECK
 
 
-def _write(outcome: "Outcome") -> Path:
+def write_card(outcome: "Outcome") -> Path:
     """Put the figures on the card and return its path."""
     from harness import catalogue
     from harness.calibration.card_text import card_lines, with_lines

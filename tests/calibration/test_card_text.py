@@ -1,5 +1,6 @@
 """A calibration's figures written onto a card: these lines change, the others stay to the byte."""
 
+import dataclasses
 import difflib
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from harness import catalogue
 from harness.calibration.card_text import as_text, card_lines, with_lines
 from harness.calibration.figures import Figures
-from harness.cards import WorkloadCard, parse_card
+from harness.calibration.protocol import Outcome
+from harness.cards import WorkloadCard, parse_card, read_card
+from harness.cli.calibrate import write_card
 from harness.errors import UsageError
 
 FIGURES = Figures(
@@ -97,3 +100,21 @@ def test_the_lines_are_shown_as_they_would_stand() -> None:
     shown = as_text(card_lines(FIGURES, ENTRY.card))
     for line in ("metric: {…, target: 0.9735}", "budget_paces: 2400", "  passes_cv: 0.047"):
         assert line in shown.splitlines()
+
+
+def test_the_command_writes_the_card_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "digits.yaml"
+    path.write_text(TEXT)
+    entry = dataclasses.replace(ENTRY, path=path)
+    monkeypatch.setattr(catalogue, "workload", lambda name: entry)
+    outcome = Outcome(card=ENTRY.card, path=tmp_path / "e.json", figures=FIGURES, separations=[])
+    assert write_card(outcome) == path
+    assert read_card(path, WorkloadCard).metric.target == 0.9735
+    assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.setattr(
+        catalogue, "workload", lambda name: dataclasses.replace(entry, path=tmp_path)
+    )
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_card(outcome)
