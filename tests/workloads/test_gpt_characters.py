@@ -22,7 +22,7 @@ from workloads.gpt import characters, gutenberg, shakespeare
 from workloads.gpt.characters import CharacterWorkload, encode, read_text, windows
 from workloads.gpt.model import GPT
 
-MODULES: dict[str, ModuleType] = {"gpt/shakespeare": shakespeare}
+MODULES: dict[str, ModuleType] = {"gpt/shakespeare": shakespeare, "gpt/gutenberg": gutenberg}
 NAMES = tuple(MODULES)
 TRAINING, HELD_OUT = 1_000, 1_300  # characters of a small text
 
@@ -250,7 +250,7 @@ def test_every_parameter_learns_and_the_loss_can_be_differentiated_twice(
 
 
 @pytest.mark.parametrize(
-    "choice", [{"width": "64"}, {"activation": "relu"}, {"normalisation": "rms"}], ids=str
+    "choice", [{"width": "80"}, {"activation": "relu"}, {"normalisation": "rms"}], ids=str
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_each_choice_of_a_card_changes_the_model(name: str, choice: dict[str, str]) -> None:
