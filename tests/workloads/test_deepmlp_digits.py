@@ -1,8 +1,6 @@
 """deepmlp/digits: the data to the byte, the bad start by its formula, the model by hand."""
 
 import math
-import subprocess
-import sys
 
 import msgspec
 import pytest
@@ -11,7 +9,6 @@ from torch import Tensor, nn
 
 from harness import catalogue
 from harness.errors import UsageError
-from harness.prepared_data import tensors_sha256
 from workloads.deepmlp.digits import (
     COPIES,
     DEPTH,
@@ -42,31 +39,6 @@ def variant(**model: str) -> DeepMLPDigits:
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def test_import_of_the_family_loads_neither_torch_nor_sklearn() -> None:
-    code = (
-        "import sys, workloads, workloads.deepmlp;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'sklearn', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_prepare_is_identical_to_the_byte(workload: DeepMLPDigits, splits: Splits) -> None:
-    again = workload.prepare()
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert list(tensors) == list(again[name]) == ["images", "labels"]
-        for key, tensor in tensors.items():
-            assert tensor.is_contiguous()
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
-    assert {name: tensors_sha256(tensors) for name, tensors in splits.items()} == CARD.data.sha256
-
-
-def test_prepare_leaves_the_global_generators_alone(workload: DeepMLPDigits) -> None:
-    before = torch.get_rng_state()
-    workload.prepare()
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_splits_have_the_stated_shapes_and_balance(splits: Splits) -> None:

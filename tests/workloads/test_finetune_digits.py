@@ -1,8 +1,6 @@
 """finetune/digits: the data and the weights to the byte, the loss and the metrics by hand."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -53,30 +51,6 @@ def pretrained(workload: FinetuneDigits) -> dict[str, Tensor]:
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def test_import_of_the_family_loads_neither_torch_nor_sklearn() -> None:
-    code = (
-        "import sys, workloads, workloads.finetune;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'sklearn', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_prepare_is_identical_to_the_byte(workload: FinetuneDigits, splits: Splits) -> None:
-    again = workload.prepare()
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert list(tensors) == list(again[name]) == ["images", "labels"]
-        for key, tensor in tensors.items():
-            assert tensor.is_contiguous()
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
-
-
-def test_prepare_leaves_the_global_generators_alone(workload: FinetuneDigits) -> None:
-    before = torch.get_rng_state()
-    workload.prepare()
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_splits_have_the_stated_shapes_and_balance(splits: Splits) -> None:

@@ -1,8 +1,6 @@
 """fno/burgers: the solver against the exact solution, the rounding, model and metric by hand."""
 
 import math
-import subprocess
-import sys
 
 import msgspec
 import numpy as np
@@ -19,7 +17,6 @@ from workloads.fno.burgers import (
     INITIAL_MODES,
     POINTS,
     RESOLUTION,
-    SOLVER_BATCH,
     SOLVER_POINTS,
     SOLVER_STEPS,
     SPLIT_SIZES,
@@ -83,14 +80,6 @@ def cole_hopf(initial: Fields, viscosity: float, time: float) -> Fields:
     return solution
 
 
-def test_import_of_the_family_loads_neither_torch_nor_numpy() -> None:
-    code = (
-        "import sys, workloads, workloads.fno;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_solver_against_the_exact_solution_of_cole_and_hopf() -> None:
     fine = 1024
     initial = fields(32, fine)
@@ -151,35 +140,6 @@ def test_no_value_lies_where_processors_could_round_it_apart(
     back = np.roll(solved[:, ::2], -shift // 2, axis=1)
     apart = np.abs(back - pairs[1][:64]).max()
     assert 0 < apart < MARGIN / 100
-
-
-def test_prepare_is_identical_to_the_byte_and_draws_nothing(
-    workload: FNOBurgers,
-    splits: Splits,
-    pairs: tuple[Fields, Fields],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # The pairs were made on their own, a second time; what is left of `prepare` is quick.
-    monkeypatch.setattr("workloads.fno.burgers.unrounded_pairs", lambda: pairs)
-    again = workload.prepare()
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert list(tensors) == list(again[name]) == ["initial", "final"]
-        for key, tensor in tensors.items():
-            assert tensor.is_contiguous()
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
-
-
-def test_prepare_leaves_the_global_generators_alone(
-    workload: FNOBurgers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = dict.fromkeys(SPLIT_SIZES, SOLVER_BATCH)
-    monkeypatch.setattr("workloads.fno.burgers.SPLIT_SIZES", sizes)
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
-    workload.prepare()
-    assert torch.equal(torch_state, torch.get_rng_state())
-    now = np.random.get_state()
-    assert all(np.array_equal(a, b) for a, b in zip(numpy_state, now, strict=True))
 
 
 def test_splits_have_the_stated_shapes_and_exact_values(splits: Splits) -> None:

@@ -1,11 +1,8 @@
 """grokking/modular: every sum, no pair in two splits in either order, the model by hand."""
 
 import math
-import subprocess
-import sys
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -40,27 +37,6 @@ def generator(seed: int) -> torch.Generator:
 
 def unordered(pairs: Tensor) -> set[tuple[int, int]]:
     return {(min(a, b), max(a, b)) for a, b in pairs.tolist()}
-
-
-def test_import_of_the_family_loads_neither_torch_nor_numpy() -> None:
-    code = (
-        "import sys, workloads, workloads.grokking;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_prepare_is_identical_to_the_byte(workload: GrokkingModular, splits: Splits) -> None:
-    ours, numpys = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
-    again = workload.prepare()
-    assert torch.equal(ours, torch.get_rng_state())
-    assert np.array_equal(numpys, np.random.get_state(legacy=False)["state"]["key"])
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert list(tensors) == list(again[name]) == ["pairs", "labels"]
-        for key, tensor in tensors.items():
-            assert tensor.dtype == torch.int64 and tensor.is_contiguous()
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
 
 
 def test_every_label_is_the_remainder_of_the_sum(splits: Splits) -> None:

@@ -1,8 +1,6 @@
 """hedge/heston: the market, profit and risk by hand, the cells, and what other hedges achieve."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -71,32 +69,6 @@ def black_scholes_delta(prices: Tensor, volatility: Tensor) -> Tensor:
     d1 = (prices[:, :-1].double() / STRIKE).log() / deviation + deviation / 2
     delta: Tensor = torch.special.ndtr(d1)
     return delta
-
-
-def test_import_of_the_family_loads_neither_torch_nor_numpy() -> None:
-    code = (
-        "import sys, workloads, workloads.hedge;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_prepare_is_identical_to_the_byte_and_leaves_the_generators_alone(
-    workload: HestonHedge, splits: Splits
-) -> None:
-    torch_state, numpy_state = (
-        torch.get_rng_state(),
-        numpy_key(),
-    )
-    again = workload.prepare()
-    assert torch.equal(torch_state, torch.get_rng_state())
-    assert numpy_state == numpy_key()
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert list(tensors) == list(again[name]) == ["prices", "variances"]
-        for key, tensor in tensors.items():
-            assert tensor.dtype == torch.float32 and tensor.shape == (PATHS[name], DATES + 1)
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
 
 
 def test_almost_normal_draws_are_exact_and_have_a_normals_moments() -> None:

@@ -1,8 +1,6 @@
 """logistic/separable: the largest margin proved, the data to the byte, loss and metric by hand."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -60,35 +58,6 @@ def signed(tensors: dict[str, Tensor]) -> Tensor:
     """Return the features times the sign of the label, turned back, float64 [N, F]."""
     signs = (2 * tensors["labels"] - 1)[:, None]
     return signs * (tensors["features"].double() @ torch.from_numpy(rotation()).double().T) / ROOT
-
-
-def test_import_of_the_family_loads_neither_torch_nor_numpy() -> None:
-    code = (
-        "import sys, workloads, workloads.logistic;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_prepare_is_identical_to_the_byte_and_leaves_the_generators_alone(
-    workload: SeparableLogistic, splits: Splits
-) -> None:
-    torch_state, numpy_state = (
-        torch.get_rng_state(),
-        numpy_key(),
-    )
-    again = workload.prepare()
-    assert torch.equal(torch_state, torch.get_rng_state())
-    assert numpy_state == numpy_key()
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert list(tensors) == list(again[name]) == ["features", "labels"]
-        assert tensors["features"].dtype == torch.float32
-        assert tensors["features"].shape == (EXAMPLES[name], FEATURES)
-        assert tensors["labels"].dtype == torch.int64
-        assert 0.45 < tensors["labels"].double().mean() < 0.55
-        for key, tensor in tensors.items():
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
 
 
 def test_rotation_is_orthogonal_and_the_features_are_exact(splits: Splits) -> None:

@@ -1,8 +1,6 @@
 """longtail/digits: the data to the byte, counts and wrong labels, the metrics in plain loops."""
 
 import math
-import subprocess
-import sys
 from collections import Counter
 
 import msgspec
@@ -12,7 +10,6 @@ from torch import Tensor, nn
 
 from harness import catalogue
 from harness.errors import UsageError
-from harness.prepared_data import tensors_sha256
 from workloads.digit_images import CLASSES, HELD_OUT_PER_CLASS
 from workloads.longtail.digits import (
     BASE_IMAGES,
@@ -51,32 +48,6 @@ def variant(**model: str) -> LongTailDigits:
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def test_import_of_the_family_loads_neither_torch_nor_sklearn() -> None:
-    code = (
-        "import sys, workloads, workloads.longtail;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'sklearn', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_prepare_is_identical_to_the_byte(workload: LongTailDigits, splits: Splits) -> None:
-    again = workload.prepare()
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        expected = ["images", "labels"] + (["groups"] if name == "training" else [])
-        assert list(tensors) == list(again[name]) == expected
-        for key, tensor in tensors.items():
-            assert tensor.is_contiguous()
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
-    assert {name: tensors_sha256(tensors) for name, tensors in splits.items()} == CARD.data.sha256
-
-
-def test_prepare_leaves_the_global_generators_alone(workload: LongTailDigits) -> None:
-    before = torch.get_rng_state()
-    workload.prepare()
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_splits_have_the_stated_shapes_and_balance(splits: Splits) -> None:

@@ -1,8 +1,6 @@
 """mixture/skills: every label recomputed, what the skills have to do with each other, the model."""
 
 import math
-import subprocess
-import sys
 
 import msgspec
 import numpy as np
@@ -69,27 +67,6 @@ def levels(splits: Splits) -> dict[str, Tensor]:
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def test_import_of_the_family_loads_neither_torch_nor_numpy() -> None:
-    code = (
-        "import sys, workloads, workloads.mixture;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_prepare_is_identical_to_the_byte(workload: MixtureSkills, splits: Splits) -> None:
-    ours, numpys = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
-    again = workload.prepare()
-    assert torch.equal(ours, torch.get_rng_state())
-    assert np.array_equal(numpys, np.random.get_state(legacy=False)["state"]["key"])
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert list(tensors) == list(again[name]) == ["x", "labels", "groups"]
-        for key, tensor in tensors.items():
-            assert tensor.is_contiguous()
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
 
 
 def test_splits_have_the_stated_shapes_and_share_no_input(splits: Splits) -> None:

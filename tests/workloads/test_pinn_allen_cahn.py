@@ -1,8 +1,6 @@
 """pinn/allen-cahn: the solver against exact solutions, the network's derivatives, the residual."""
 
 import math
-import subprocess
-import sys
 
 import msgspec
 import numpy as np
@@ -75,14 +73,6 @@ def solved(initial: Field, *, diffusion: float, time: float, steps: int) -> Fiel
     return last
 
 
-def test_import_of_the_family_loads_neither_torch_nor_numpy() -> None:
-    code = (
-        "import sys, workloads, workloads.pinn;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_solver_against_the_exact_growth_of_a_constant() -> None:
     # u' = 5u - 5u³ is Bernoulli's: 1 ÷ u² - 1 shrinks by e^-10 a unit of time.
     solution = solved(np.full(16, 0.1), diffusion=DIFFUSION, time=0.7, steps=256)
@@ -142,22 +132,6 @@ def test_no_value_lies_where_processors_could_round_it_apart(splits: Splits) -> 
     for name, odd in (("evaluation", 0), ("test", 1)):
         exact = torch.from_numpy(solution[odd::2, odd::2].copy()).flatten()
         assert (splits[name]["values"] - exact).abs().max() <= RESOLUTION / 2
-
-
-def test_prepare_is_identical_to_the_byte_and_draws_nothing(
-    workload: PINNAllenCahn, splits: Splits
-) -> None:
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
-    again = workload.prepare()
-    assert torch.equal(torch_state, torch.get_rng_state())
-    now = np.random.get_state()
-    assert all(np.array_equal(a, b) for a, b in zip(numpy_state, now, strict=True))
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert tensors.keys() == again[name].keys()
-        for key, tensor in tensors.items():
-            assert tensor.is_contiguous()
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
 
 
 def test_training_points_stand_in_their_slices(splits: Splits) -> None:

@@ -1,8 +1,6 @@
 """resnet/digits: the data to the byte, the augmentation, the loss and the metrics by hand."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -28,30 +26,6 @@ def splits(workload: ResNetDigits) -> Splits:
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def test_import_of_the_family_loads_neither_torch_nor_sklearn() -> None:
-    code = (
-        "import sys, workloads, workloads.resnet;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'sklearn', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_prepare_is_identical_to_the_byte(workload: ResNetDigits, splits: Splits) -> None:
-    again = workload.prepare()
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert list(tensors) == list(again[name]) == ["images", "labels"]
-        for key, tensor in tensors.items():
-            assert tensor.is_contiguous()
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
-
-
-def test_prepare_leaves_the_global_generators_alone(workload: ResNetDigits) -> None:
-    before = torch.get_rng_state()
-    workload.prepare()
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_splits_have_the_stated_shapes_and_balance(splits: Splits) -> None:

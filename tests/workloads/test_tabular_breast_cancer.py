@@ -1,8 +1,6 @@
 """tabular/breast-cancer: quantiles, what is hidden, the model, loss and metric by hand."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -65,29 +63,6 @@ def small_rows(n: int) -> Tensor:
     numbers = torch.randn(n, 3, generator=generator(3))
     levels = torch.stack([torch.arange(n) % 4, torch.arange(n) % 2], dim=1)
     return torch.cat((numbers, levels), dim=1)
-
-
-def test_import_of_the_family_loads_neither_torch_nor_sklearn() -> None:
-    code = (
-        "import sys, workloads, workloads.tabular;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'sklearn', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_prepare_is_identical_to_the_byte_and_leaves_the_generators_alone(
-    workload: BreastCancer, splits: Splits
-) -> None:
-    torch_state, numpy_state = torch.get_rng_state(), numpy_key()
-    again = workload.prepare()
-    assert torch.equal(torch_state, torch.get_rng_state())
-    assert numpy_state == numpy_key()
-    assert list(splits) == list(again) == ["training", "evaluation", "test"]
-    for name, tensors in splits.items():
-        assert list(tensors) == list(again[name]) == ["values", "hidden", "diagnoses"]
-        for key, tensor in tensors.items():
-            assert tensor.dtype == torch.float32 and len(tensor) == ROWS[name] * COPIES[name]
-            assert tensor.numpy().tobytes() == again[name][key].numpy().tobytes()
 
 
 def test_quantiles_by_counting() -> None:

@@ -92,7 +92,7 @@ def draw(random: "RandomState", n: int) -> tuple["NDArray[Any]", "NDArray[Any]"]
 class SeparableLogistic(Workload):
     """The metric is the least margin of the held-back split over the largest possible."""
 
-    head_parameters: ClassVar[frozenset[str]] = frozenset({"head.weight", "head.bias"})
+    head_parameters: ClassVar[frozenset[str]] = frozenset({"head.weight"})
 
     def prepare(self) -> dict[str, dict[str, Tensor]]:
         """Return the splits: `features` float32 [N, 1024] and `labels` int64 [N].
