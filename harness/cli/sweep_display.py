@@ -75,6 +75,7 @@ class SweepDisplay:
         self._running: dict[int, tuple[Job, str]] = {}
         self._ended: dict[str, Finished] = {}
         self._left = {job.identity: standing.seconds[job.identity] for job in standing.queued}
+        self._to_run = len(self._left)
         self._console = Console(stderr=True)
         self._live: Live | None = None
 
@@ -130,10 +131,10 @@ class SweepDisplay:
     def _tell(self, job: Job, report: Finished) -> None:
         if self._live is not None and report.outcome not in FAILED:
             return
-        number = len(self._before.queued) - len(self._left)
+        number = self._to_run - len(self._left)
         at = "" if report.time_to_target_s is None else f" in {seconds(report.time_to_target_s)}"
         self._console.print(
-            f"{time.strftime('%H:%M:%S')}  {number} of {len(self._before.queued)}  "
+            f"{time.strftime('%H:%M:%S')}  {number} of {self._to_run}  "
             f"{job.submission} on {job.workload}, seed {job.seed}: "
             f"{OUTCOME_WORDS.get(report.outcome, report.outcome)}{at}"
             f"{' (tainted)' if report.tainted else ''}, about {self._time_left()} left",

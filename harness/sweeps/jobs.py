@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import catalogue
 from harness.candidates import candidate_named, split_names
 from harness.cards import SubmissionCard
 from harness.errors import UsageError
@@ -117,7 +118,7 @@ def _request(
     if ruleset is None:
         return request
     if sweep.budget_paces is None and ruleset.budget_factor != 1:
-        budget = plan(request).card.budget_paces * ruleset.budget_factor
+        budget = catalogue.workload(workload).card.budget_paces * ruleset.budget_factor
         request = dataclasses.replace(request, budget_paces=budget)
     if ruleset.tuning == "self":
         return dataclasses.replace(request, tuned=False)
