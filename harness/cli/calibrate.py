@@ -140,9 +140,14 @@ def _calibrate(settings: "Settings", write: bool) -> int:
 
 
 def write_card(outcome: "Outcome") -> Path:
-    """Put the figures on the card and return its path."""
+    """Put the figures on the card and return its path.
+
+    Raises:
+        UsageError: the card is written in another style, would not be valid, or cannot be written.
+    """
     from harness import catalogue
     from harness.calibration.card_text import card_lines, with_lines
+    from harness.cards import WorkloadCard, read_card
 
     path = catalogue.workload(outcome.card.name).path
     try:
@@ -150,7 +155,11 @@ def write_card(outcome: "Outcome") -> Path:
         new = with_lines(text, card_lines(outcome.figures, outcome.card), str(path))
         aside = path.with_suffix(".yaml.new")
         aside.write_text(new, encoding="utf-8")
-        aside.replace(path)
+        try:
+            read_card(aside, WorkloadCard)  # beside its base, which a variant takes the rest from
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"The card {path} cannot be written: {error}.") from None
     return path

@@ -27,7 +27,8 @@ def print_report(console: Console, outcome: Outcome) -> bool:
             "–" if found.best_value is None else f"{found.best_value:.4g}",
             _verdict(found),
         )
-    console.print(table)
+    if outcome.separations:
+        console.print(table)
     problems = shortcomings(outcome.figures, outcome.separations)
     for problem in problems:
         console.print(f"• {problem}.", style="yellow")

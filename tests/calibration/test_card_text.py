@@ -91,9 +91,10 @@ def test_a_card_in_another_style_is_left_to_its_author() -> None:
 
 def test_every_bundled_card_can_be_written() -> None:
     for entry in catalogue.workloads().values():
-        text = Path(entry.path).read_text()
-        if entry.card.variant_of is None:
-            with_lines(text, card_lines(FIGURES, entry.card), str(entry.path))
+        lines = card_lines(FIGURES, entry.card)
+        new = with_lines(Path(entry.path).read_text(), lines, str(entry.path))
+        assert new.count(lines["evidence.noise"]) == 1
+        assert f"target: {FIGURES.target}" in new
 
 
 def test_the_lines_are_shown_as_they_would_stand() -> None:
@@ -113,6 +114,10 @@ def test_the_command_writes_the_card_in_place(
     assert write_card(outcome) == path
     assert read_card(path, WorkloadCard).metric.target == 0.9735
     assert list(tmp_path.iterdir()) == [path]
+    path.write_text(TEXT.replace("tier: embedded", "tier: imbedded"))
+    with pytest.raises(UsageError, match="field `tier`"):
+        write_card(outcome)
+    assert "imbedded" in path.read_text() and list(tmp_path.iterdir()) == [path]
     monkeypatch.setattr(
         catalogue, "workload", lambda name: dataclasses.replace(entry, path=tmp_path)
     )
