@@ -1,6 +1,7 @@
 """Parquet files of an index's runs, to be carried to one place and queried there as they are."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def export(home: Path, folder: Path, name: str) -> dict[str, int]:
     return written
 
 
-def runs_in(pattern: str) -> "polars.DataFrame":
+def runs_in(pattern: str, columns: Sequence[str] = ("*",)) -> "polars.DataFrame":
     """Return the runs in the Parquet files that `pattern` matches, each once; the files stay.
 
     Raises:
@@ -67,8 +68,8 @@ def runs_in(pattern: str) -> "polars.DataFrame":
         try:
             return answer(
                 connection,
-                f"SELECT DISTINCT ON (run_id) * FROM read_parquet({quoted}, union_by_name = true) "  # noqa: S608
-                "ORDER BY run_id",
+                f"SELECT DISTINCT ON (run_id) {', '.join(columns)} "  # noqa: S608 - our own names
+                f"FROM read_parquet({quoted}, union_by_name = true) ORDER BY run_id",
             )
         except UsageError as error:
             raise UsageError(
