@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from harness.sweeps.jobs import Job
-from harness.sweeps.worker import Finished, Refused, Report
+from harness.sweeps.worker import Report
 
 
 class Watcher(Protocol):
@@ -23,6 +23,3 @@ class Executor(Protocol):
         Once `interrupted` says so, runs under way are ended and recorded as interrupted, and
         none is begun. A worker that dies ends its job as refused, and another takes its slot.
         """
-
-
-End = Finished | Refused
