@@ -17,7 +17,9 @@ SPLITS: tuple[Split, ...] = ("training", "evaluation", "test")
 def split_path(card: WorkloadCard, split: Split) -> Path:
     """Return where a split lies once prepared; another hash is another file."""
     name = re.sub(r"[^a-z0-9]+", "-", card.name)
-    file = f"{split}-{card.data.sha256[split][:16]}.safetensors"
+    data = card.data
+    made_of = data.sha256[split] if data.sha256 else _files_sha256(card)
+    file = f"{split}-{made_of[:16]}.safetensors"
     return cache_folder() / "prepared" / f"{name}-v{card.version}" / file
 
 
@@ -29,6 +31,11 @@ def base_path(card: WorkloadCard) -> Path:
     trained_by = f"{cpu_model()} {importlib.metadata.version('torch')}"
     digest = hashlib.sha256(trained_by.encode()).hexdigest()[:16]
     return split_path(card, "training").with_name(f"base-{digest}.safetensors")
+
+
+def _files_sha256(card: WorkloadCard) -> str:
+    hashes = "\n".join(file.sha256 for file in card.data.files)
+    return hashlib.sha256(hashes.encode()).hexdigest()
 
 
 def is_prepared(card: WorkloadCard) -> bool:

@@ -35,8 +35,12 @@ def problem(document: Document | str, kind: type[Any] = WorkloadCard) -> str:
     return message
 
 
+def parsed(document: Document) -> WorkloadCard:
+    return parse_card(yaml.safe_dump(document), WorkloadCard, "x.yaml")
+
+
 def test_the_models_of_these_tests_are_valid() -> None:
-    card = parse_card(yaml.safe_dump(WORKLOAD), WorkloadCard, "x.yaml")
+    card = parsed(WORKLOAD)
     assert (card.family, card.passes_per_reference_step) == ("blobs", 30)
     assert card.recipe.decay_exempt_roles == ("norm", "bias")
     assert parse_card(yaml.safe_dump(SUBMISSION), SubmissionCard, "x.yaml").name == "steady"
@@ -167,6 +171,7 @@ def test_an_unknown_key_of_a_submission_is_refused(path: str, expected: str) -> 
         ("data|sha256|test", None, "field `data`: sha256 must also name `test`"),
         ("data|sha256|test", "2" * 63, "must be 64 hexadecimal digits, not '222"),
         ("data|sha256|test", "2" * 64 + "\n", "must be 64 hexadecimal digits"),
+        ("data|sha256", None, "sha256 must also name `training`, `evaluation`, `test`"),
         ("noise|reached", "11", "11 of 10 runs cannot have reached the target"),
         ("evidence|horizon", None, "evidence must name the measurement behind `horizon`"),
         ("evidence|horizon", "", "field `evidence.horizon`: must be some text, not ''"),
@@ -468,3 +473,19 @@ def test_ranges_in_words(low: float, high: float, words: str) -> None:
 def test_only_a_procedure_ignores_places() -> None:
     message = problem(changed(SUBMISSION, "ignores", ["schedule"]), SubmissionCard)
     assert "only a procedure owns the loop" in message
+
+
+def test_hashes_may_be_missing_only_where_files_have_theirs() -> None:
+    file = {"name": "a/b.gz", "bytes": "9", "sha256": "3" * 64, "url": "https://example.org/b.gz"}
+    real = changed(changed(WORKLOAD, "tier", "real"), "data|licence", "MIT")
+    document = changed(changed(real, "data|files", [file]), "data|sha256", None)
+    assert parsed(document).data.sha256 == {}
+    document["data"]["sha256"] = {"training": "0" * 64}
+    assert "sha256 must also name `evaluation`, `test`" in problem(document)
+
+
+def test_what_nobody_has_calibrated_says_so() -> None:
+    document = changed(changed(WORKLOAD, "noise|runs", "0"), "noise|reached", "0")
+    (warning,) = parsed(document).warnings
+    assert "nobody has calibrated blobs/two" in warning
+    assert parsed(WORKLOAD).warnings == []

@@ -106,10 +106,13 @@ class DataFile(Card, frozen=True, kw_only=True):
 # Defaults stay out of the stored form, so that evidence of cards without files keeps its
 # fingerprint.
 class DataDescription(Card, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the data comes from and what it must hash to (harness.prepared_data)."""
+    """Where the data comes from and what it must hash to (harness.prepared_data).
+
+    A card whose files were never at hand leaves `sha256` out: their own hashes hold alone then.
+    """
 
     source: Words
-    sha256: dict[SplitName, Sha256]
+    sha256: dict[SplitName, Sha256] = msgspec.field(default_factory=dict)
     training_examples: PositiveInt
     evaluation_examples: PositiveInt
     test_examples: PositiveInt
@@ -118,7 +121,7 @@ class DataDescription(Card, frozen=True, kw_only=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         missing = [split for split in typing.get_args(SplitName) if split not in self.sha256]
-        if missing:
+        if missing and (self.sha256 or not self.files):
             raise ValueError(f"sha256 must also name {listed(missing)}")
         if self.files and self.licence is None:
             raise ValueError("licence is missing: say under which one the files are")
@@ -142,7 +145,7 @@ class ReferenceRecipe(Card, frozen=True, kw_only=True):
 class Noise(Card, frozen=True, kw_only=True):
     """Measured spread of the reference recipe; what was not measured is left out."""
 
-    runs: PositiveInt
+    runs: Annotated[int, msgspec.Meta(ge=0)]  # 0: nobody has calibrated it
     reached: Annotated[int, msgspec.Meta(ge=0)]
     metric_sigma: PositiveFloat | None = None
     time_cv: PositiveFloat | None = None
@@ -205,6 +208,13 @@ class WorkloadCard(CatalogueCard, frozen=True, kw_only=True):
                 f"batch_size ({self.batch_size}) is more than the "
                 f"{self.data.training_examples} training examples"
             )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What someone who runs on it has to know."""
+        if self.noise.runs:
+            return []
+        return [f"nobody has calibrated {self.name}: its target is a guess (`bench calibrate`)"]
 
     @property
     def family(self) -> str:

@@ -175,7 +175,8 @@ def run(
     several = seeds is not None or workload.startswith(MARK)
     chosen_seeds = range(seeds) if seeds is not None else [seed or 0]
     display = make_display(home, clock, runs=len(plans) * len(chosen_seeds))
-    for warning in dict.fromkeys(text for chosen in plans for text in chosen.resolved.warnings):
+    warnings = (text for one in plans for text in (*one.resolved.warnings, *one.card.warnings))
+    for warning in dict.fromkeys(warnings):
         display.say(f"Warning: {warning}")
     details: list[RunDetail] = []
     with orderly_interrupt() as interrupt:

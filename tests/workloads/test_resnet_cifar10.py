@@ -1,4 +1,4 @@
-"""resnet/cifar10 on a small archive in the official layout; no card freezes it yet."""
+"""resnet/cifar10 on a small archive in the official layout."""
 
 import hashlib
 from pathlib import Path
@@ -11,6 +11,8 @@ from test_image_files import cifar_archive, record
 import workloads.resnet.cifar10
 from harness import catalogue
 from harness.cards import DataFile
+from harness.prepared_data import load_split, prepare
+from harness.prepared_paths import is_prepared
 from workloads.image_files import CIFAR_TRAINING
 from workloads.resnet.cifar10 import ARCHIVE, ResNetCIFAR10
 
@@ -37,9 +39,28 @@ def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResNetCIFAR10:
         sha256=hashlib.sha256(content).hexdigest(),
         url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     )
-    card = catalogue.workload("resnet/fashion").card
+    card = catalogue.workload("resnet/cifar10").card
     data = msgspec.structs.replace(card.data, files=(file,))
-    return ResNetCIFAR10(msgspec.structs.replace(card, name="resnet/cifar10", data=data))
+    return ResNetCIFAR10(msgspec.structs.replace(card, data=data))
+
+
+def test_splits_without_frozen_hashes_are_cached_by_the_hash_of_their_file(
+    workload: ResNetCIFAR10,
+) -> None:
+    assert not workload.card.data.sha256
+    prepare(workload)
+    assert is_prepared(workload.card)
+    training = load_split(workload.card, "training", torch.device("cpu"))
+    torch.testing.assert_close(training, workload.prepare()["training"], rtol=0, atol=0)
+    (file,) = workload.card.data.files
+    other = msgspec.structs.replace(file, sha256="0" * 64)
+    data = msgspec.structs.replace(workload.card.data, files=(other,))
+    assert not is_prepared(msgspec.structs.replace(workload.card, data=data))
+
+
+def test_the_card_counts_the_models_parameters(workload: ResNetCIFAR10) -> None:
+    model = workload.build_model()
+    assert sum(p.numel() for p in model.parameters()) == workload.card.parameters
 
 
 def pixels(seed: int) -> bytes:
