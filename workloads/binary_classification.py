@@ -40,7 +40,7 @@ class BinaryClassification(FileWorkload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return inputs [B, …] and labels int64 [B]."""
-        return data[self.inputs][indices], data["labels"][indices]
+        return data[self.inputs].index_select(0, indices), data["labels"].index_select(0, indices)
 
     def per_example_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         """Return the cross-entropies in nats, shape [B]."""

@@ -26,7 +26,7 @@ class ImageClassification(Workload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented unless a family does
     ) -> tuple[Tensor, Tensor]:
         """Return images float32 [B, *image_shape] and labels int64 [B]."""
-        return data["images"][indices], data["labels"][indices]
+        return data["images"].index_select(0, indices), data["labels"].index_select(0, indices)
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return uniform noise as images and uniform labels, on the generator's device."""

@@ -98,7 +98,9 @@ class ByteImages(ImageClassification, FileWorkload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return images float32 [B, *image_shape] and labels int64 [B]."""
-        return self.standardised(data["images"][indices]), data["labels"][indices]
+        return self.standardised(data["images"].index_select(0, indices)), data[
+            "labels"
+        ].index_select(0, indices)
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return uniform bytes as images, standardised, and uniform labels."""

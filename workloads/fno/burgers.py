@@ -168,7 +168,7 @@ class FNOBurgers(Workload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return the fields at time 0 and at the final time, float32 [B, POINTS] both."""
-        return data["initial"][indices], data["final"][indices]
+        return data["initial"].index_select(0, indices), data["final"].index_select(0, indices)
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return white noise for both fields, on the generator's device."""

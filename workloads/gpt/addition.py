@@ -131,7 +131,7 @@ class GPTAddition(Workload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return tokens and the tokens that follow, int64 [B, CONTEXT] both."""
-        return shift(data["tokens"][indices])
+        return shift(data["tokens"].index_select(0, indices))
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return uniform tokens with the targets of a sum, on the generator's device."""

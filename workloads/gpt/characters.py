@@ -67,7 +67,7 @@ class CharacterWorkload(FileWorkload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return characters and the characters that follow, int64 [B, context] both."""
-        tokens = data["tokens"][indices].long()
+        tokens = data["tokens"].index_select(0, indices).long()
         return tokens[:, :-1], tokens[:, 1:]
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

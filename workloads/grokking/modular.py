@@ -74,7 +74,7 @@ class GrokkingModular(Workload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return pairs int64 [B, 2] and their sums modulo MODULUS, int64 [B]."""
-        return data["pairs"][indices], data["labels"][indices]
+        return data["pairs"].index_select(0, indices), data["labels"].index_select(0, indices)
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return uniform pairs with labels that have nothing to do with them."""

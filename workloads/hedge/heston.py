@@ -142,7 +142,9 @@ class HestonHedge(Workload):
         generator: torch.Generator,  # noqa: ARG002 - the paths are drawn already
     ) -> tuple[Tensor, Tensor]:
         """Return what is known at each date [B, DATES, 3], and prices [B, DATES + 1], float32."""
-        return observe(data["prices"][indices], data["variances"][indices])
+        return observe(
+            data["prices"].index_select(0, indices), data["variances"].index_select(0, indices)
+        )
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return random walks of the price with random variances, on the generator's device."""

@@ -141,8 +141,8 @@ class ICLLinear(Workload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return vectors float32 [B, CONTEXT, DIMENSION + 1] and ys float32 [B, PAIRS]."""
-        y = data["y"][indices]
-        return read_along(data["x"][indices], y), y
+        y = data["y"].index_select(0, indices)
+        return read_along(data["x"].index_select(0, indices), y), y
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return standard normal xs and ys without relation, on the generator's device."""

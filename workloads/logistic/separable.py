@@ -125,7 +125,7 @@ class SeparableLogistic(Workload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return features float32 [B, 1024] and labels int64 [B]."""
-        return data["features"][indices], data["labels"][indices]
+        return data["features"].index_select(0, indices), data["labels"].index_select(0, indices)
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return normal noise as features and uniform labels, on the generator's device."""

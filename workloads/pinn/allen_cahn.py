@@ -188,8 +188,10 @@ class PINNAllenCahn(Workload):
 
         An interior point has the targets 0 and 0.
         """
-        initial = (data["groups"][indices] == 0).double()
-        return data["points"][indices], torch.stack((data["values"][indices], initial), dim=1)
+        initial = (data["groups"].index_select(0, indices) == 0).double()
+        return data["points"].index_select(0, indices), torch.stack(
+            (data["values"].index_select(0, indices), initial), dim=1
+        )
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return uniform points and values, a tenth of them initial, on the generator's device."""

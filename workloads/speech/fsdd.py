@@ -163,7 +163,9 @@ class SpeechFSDD(FileWorkload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return frames float32 [B, 256, 32], 0 after a sound, and digits int64 [B, 5]."""
-        return standardised(data["frames"][indices]), data["digits"][indices]
+        return standardised(data["frames"].index_select(0, indices)), data["digits"].index_select(
+            0, indices
+        )
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return uniform noise of three to five digits, 40 frames each."""

@@ -120,7 +120,11 @@ class BreastCancer(Workload):
         Inputs [B, 61]: the columns, 0 (their mean) where hidden; ones where hidden; the level
         of the diagnosis. Targets [B, 2, 30]: the columns, and ones where they count.
         """
-        return ask(data["values"][indices], data["hidden"][indices], data["diagnoses"][indices])
+        return ask(
+            data["values"].index_select(0, indices),
+            data["hidden"].index_select(0, indices),
+            data["diagnoses"].index_select(0, indices),
+        )
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return normal columns of which ten are hidden, on the generator's device."""

@@ -157,7 +157,10 @@ class Multi30k(FileWorkload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return sources above decoder inputs [B, 2, LENGTH] and targets [B, LENGTH], int64."""
-        return self._batch(data["source"][indices].long(), data["target"][indices].long())
+        return self._batch(
+            data["source"].index_select(0, indices).long(),
+            data["target"].index_select(0, indices).long(),
+        )
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return uniform tokens in sentences of 8 to LENGTH - 1, on the generator's device."""

@@ -82,4 +82,6 @@ class ViTDigits(ImageClassification):
     ) -> tuple[Tensor, Tensor]:
         """Return distorted images float32 [B, 1, 8, 8] and labels int64 [B]."""
         distortions = draw_distortions(len(indices), MATRIX_RANGE, SHIFT_RANGE, generator)
-        return distort(data["images"][indices], *distortions), data["labels"][indices]
+        return distort(data["images"].index_select(0, indices), *distortions), data[
+            "labels"
+        ].index_select(0, indices)
