@@ -24,7 +24,7 @@ from harness.errors import UsageError
 from harness.home import index_path, runs_folder
 from harness.records.answers import answer
 from harness.records.record import read_run
-from harness.records.run_directory import RunDirectory, run_directories
+from harness.records.run_directory import RunDirectory, run_directories, run_ids
 from harness.records.schema import TABLES, Column, Table
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def refresh(home: Path) -> Ingestion:
     # In this order: a run that ends in between is in its directory before it is in the index,
     # so it is never taken for one whose directory is gone.
     known = _known(home)
-    names = {directory.run_id for directory in run_directories(runs_folder(home))}
+    names = set(run_ids(runs_folder(home)))
     if known is None:
         nothing = not names and not index_path(home).exists()
         return Ingestion() if nothing else rebuild(home)
