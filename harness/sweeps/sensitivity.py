@@ -135,8 +135,8 @@ def sensitivity_jobs(
 def rates_of(axes: Sequence[Axis], jobs: Sequence[Job], home: Path) -> tuple[list[list[Rate]], int]:
     """Return what the runs say of each axis's values, and how many runs say nothing yet.
 
-    A value counts once all its runs have ended by themselves. Raises as
-    `harness.records.index.query`.
+    A value counts once all its runs have ended by themselves; tainted ones count too, as in
+    `harness.sweeps.tuning.trials_of`. Raises as `harness.records.index.query`.
     """
     attempts = attempts_of(jobs, home)
     by_point: dict[tuple[str, tuple[str, ...]], list[Job]] = {}
