@@ -27,6 +27,11 @@ COMMANDS = {
         "Run many submissions on many workloads, resumably.",
     ),
     "tune": ("tune", "tune", "Find a submission's hyperparameters on workloads."),
+    "sensitivity": (
+        "sensitivity",
+        "sensitivity",
+        "Show how a result depends on the learning rate.",
+    ),
     "query": ("query", "query", "Ask the index in SQL."),
     "export": ("export", "export", "Write the runs as Parquet, for other places."),
     "db": ("db", "db", "Look after the index of the runs."),

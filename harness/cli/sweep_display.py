@@ -1,7 +1,7 @@
 """What `bench sweep` shows: the plan, one live table while it runs, and how it ended."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -11,13 +11,36 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli import EXIT_INTERRUPTED, EXIT_OK
+from harness.cli.run import orderly_interrupt
 from harness.cli.wording import OUTCOME_WORDS, metric_value, seconds
-from harness.sweeps.jobs import Job
-from harness.sweeps.status import FAILED, Standing
+from harness.sweeps.jobs import Job, Slot
+from harness.sweeps.local import LocalExecutor
+from harness.sweeps.status import FAILED, Retry, Standing
+from harness.sweeps.status import standing as status
 from harness.sweeps.worker import Began, Finished, Measured, Refused, Report, Said
 
 REFRESH_HZ = 2
 REASONS_SHOWN = 5
+
+
+def carry_out(
+    planned: Sequence[Job], slots: Sequence[Slot], home: Path, *, dry_run: bool
+) -> int | None:
+    """Make the runs that are not there yet; return an exit code where that is all for now."""
+    retry = Retry(failed=True)
+    before = status(home, planned, retry)
+    if dry_run:
+        print_plan(before, len(slots))
+        return EXIT_OK
+    display = SweepDisplay(home, before, len(slots))
+    with orderly_interrupt() as interrupt, display:
+        LocalExecutor(slots).run(before.queued, display, interrupt.asked)
+    if not interrupt.asked():
+        return None
+    left = len(status(home, planned, retry).queued)
+    click.echo(f"{left} runs to go: the same command goes on.", err=True)
+    return EXIT_INTERRUPTED
 
 
 def print_plan(standing: Standing, slots: int) -> None:

@@ -7,9 +7,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
+from harness.cli import EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
 from harness.cli.parameters import SubmissionName, WorkloadName, data_dir_option, results_option
-from harness.cli.run import check_writable, orderly_interrupt
+from harness.cli.run import check_writable
 from harness.errors import UsageError
 from harness.home import results_home
 
@@ -72,11 +72,10 @@ def tune(
     Exit codes: 0; 2 usage; 4 some runs crashed or could not be made; 130 interrupted.
     """  # noqa: D301 - click reads the backspace
     from harness import catalogue
-    from harness.cli.sweep_display import SweepDisplay, print_plan
+    from harness.cli.sweep_display import carry_out
     from harness.data_files import require
     from harness.suites import workloads_named
-    from harness.sweeps.local import LocalExecutor, local_slots
-    from harness.sweeps.status import Retry, standing
+    from harness.sweeps.local import local_slots
     from harness.sweeps.tuning import points_to_try, trials_of, tuning_jobs
 
     card = _card(submission)
@@ -91,17 +90,9 @@ def tune(
         for one in cards
     }
     planned = tuning_jobs(submission, points, seeds, slots[0], home)
-    before = standing(home, planned, Retry(failed=True))
-    if dry_run:
-        print_plan(before, len(slots))
-        return EXIT_OK
-    display = SweepDisplay(home, before, len(slots))
-    with orderly_interrupt() as interrupt, display:
-        LocalExecutor(slots).run(before.queued, display, interrupt.asked)
-    if interrupt.asked():
-        left = len(standing(home, planned, Retry(failed=True)).queued)
-        click.echo(f"{left} runs to go: the same command goes on.", err=True)
-        return EXIT_INTERRUPTED
+    ended = carry_out(planned, slots, home, dry_run=dry_run)
+    if ended is not None:
+        return ended
     missing = 0
     for names in [list(points)] if across_workloads else [[name] for name in points]:
         own = [job for job in planned if job.workload in names]

@@ -24,13 +24,20 @@ NO_EVIDENCE = frozenset({"interrupted", "stopped", "skipped"})
 RANKED_WITHIN = ("workload", "workload_version", "machine_class", "tuning_effort")
 _ROW = (*RANKED_WITHIN, "submission", "source_sha256", "hyperparameters")
 
-# What a row is made of: of a hundred thousand runs, reading all columns takes seconds.
-_COLUMNS = (
-    *_ROW,
-    *("run_id", "outcome", "tainted", "time_to_target_s", "time_without_compile_s", "compile_s"),
+# What a row is made of, of each of its runs.
+_FIGURES = (
+    *("run_id", "outcome", "time_to_target_s", "time_without_compile_s", "compile_s"),
     *("budget_s", "pace_s", "steps_to_target", "model_passes_to_target", "energy_j"),
     *("peak_memory_bytes", "gpu_peak_memory_bytes"),
 )
+
+# Grouped where the runs lie: of a hundred thousand, carrying each one's key takes seconds.
+_ROWS_SQL = f"""
+    SELECT {", ".join(_ROW)}, list({{
+        'tainted': len(tainted) > 0, {", ".join(f"'{name}': {name}" for name in _FIGURES)}
+    }} ORDER BY run_id)
+    FROM measured GROUP BY ALL
+"""  # noqa: S608 - our own names
 
 
 def leaderboard(
@@ -45,17 +52,19 @@ def leaderboard(
     """
     import polars
 
-    from harness.records import index, parquet
+    from harness.records import parquet
 
-    if files is None:
-        sql = f"SELECT {', '.join(_COLUMNS)} FROM ({parquet.RUNS_SQL})"  # noqa: S608 - our own names
-        frame = index.query(home, sql)
-    else:
-        frame = parquet.runs_in(files, _COLUMNS)
-    runs = frame.to_dicts()
-    if workload is not None:
-        runs = [run for run in runs if run["workload"] == workload]
-    rows = _ranked([_row(key, group, clock) for key, group in _grouped(runs, _ROW)])
+    groups = (
+        parquet.measured(home, _ROWS_SQL)
+        if files is None
+        else parquet.measured_in(files, _ROWS_SQL)
+    )
+    made = [
+        _row(key, runs, clock)
+        for *key, runs in sorted(groups, key=lambda group: group[: len(_ROW)])
+        if workload is None or key[0] == workload
+    ]
+    rows = _ranked(made)
     return polars.DataFrame(rows, schema=_schema())
 
 
@@ -69,14 +78,19 @@ def kaplan_meier_median(times: Iterable[tuple[float, bool]]) -> float | None:
     median.
     """
     ordered = sorted(times)
-    at_risk = len(ordered)
-    surviving = Fraction(1)  # exact: a half reached by rounding would be another median
+    at_risk = since = len(ordered)
+    # S = surviving × at_risk ÷ since, exact: a half reached by rounding would be another median.
+    surviving = Fraction(1)  # when a run was last censored, with `since` at risk after it
     for time, group in itertools.groupby(ordered, key=_moment):
         here = [reached for _, reached in group]
-        surviving *= 1 - Fraction(sum(here), at_risk)
-        if surviving <= Fraction(1, 2):
+        hits = sum(here)
+        at_risk -= hits
+        if 2 * surviving.numerator * at_risk <= surviving.denominator * since:
             return time
-        at_risk -= len(here)
+        if hits < len(here):
+            surviving *= Fraction(at_risk, since)
+            at_risk -= len(here) - hits
+            since = at_risk
     return None
 
 
@@ -84,9 +98,7 @@ def _moment(one: tuple[float, bool]) -> float:
     return one[0]
 
 
-def _row(
-    key: tuple[Any, ...], runs: Sequence[Mapping[str, Any]], clock: ClockKind
-) -> dict[str, Any]:
+def _row(key: Sequence[Any], runs: Sequence[Mapping[str, Any]], clock: ClockKind) -> dict[str, Any]:
     untainted = [run for run in runs if not run["tainted"]]
     counted = [run for run in untainted if run["outcome"] not in NO_EVIDENCE]
     reached = [run for run in counted if run["outcome"] == "reached"]

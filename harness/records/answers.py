@@ -18,6 +18,30 @@ def answer(connection: duckdb.DuckDBPyConnection, sql: str) -> "polars.DataFrame
     """
     import polars
 
+    columns, rows = _fetched(connection, sql)
+    # Rows, not Arrow: read as Arrow, DuckDB needs pyarrow or complains of leaks at exit.
+    series: dict[str, polars.Series] = {}
+    for position, (name, kind) in enumerate(columns):
+        cells = [row[position] for row in rows]
+        dtype = _polars_type(kind)
+        if dtype == polars.String:
+            cells = [None if cell is None else str(cell) for cell in cells]
+        unique = name
+        while unique in series:  # polars wants names to be unique; SQL does not
+            unique = f"{name}_{position + 1}" if unique == name else f"{unique}_"
+        series[unique] = polars.Series(unique, cells, dtype=dtype, strict=False)
+    return polars.DataFrame(list(series.values()))
+
+
+def rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
+    """Return the answer as rows of Python's own values; raises as `answer`."""
+    return _fetched(connection, sql)[1]
+
+
+def _fetched(
+    connection: duckdb.DuckDBPyConnection, sql: str
+) -> tuple[list[tuple[str, str]], list[tuple[Any, ...]]]:
+    """Return the columns' names and types, and the rows."""
     try:
         statements = connection.extract_statements(sql)
         if len(statements) != 1:
@@ -34,25 +58,13 @@ def answer(connection: duckdb.DuckDBPyConnection, sql: str) -> "polars.DataFrame
             raise UsageError(
                 "A TIMESTAMP WITH TIME ZONE cannot be shown. Cast it: now()::TIMESTAMP is UTC."
             )
-        rows = connection.fetchall()
+        return columns, connection.fetchall()
     except duckdb.Error as error:
         raise UsageError(
             f"The query failed: {str(error).strip()}\n"
             f"`bench query --schema` documents the tables. If the index itself is at fault, "
             f"`bench db rebuild` makes a new one."
         ) from None
-    # Rows, not Arrow: read as Arrow, DuckDB needs pyarrow or complains of leaks at exit.
-    series: dict[str, polars.Series] = {}
-    for position, (name, kind) in enumerate(columns):
-        cells = [row[position] for row in rows]
-        dtype = _polars_type(kind)
-        if dtype == polars.String:
-            cells = [None if cell is None else str(cell) for cell in cells]
-        unique = name
-        while unique in series:  # polars wants names to be unique; SQL does not
-            unique = f"{name}_{position + 1}" if unique == name else f"{unique}_"
-        series[unique] = polars.Series(unique, cells, dtype=dtype, strict=False)
-    return polars.DataFrame(list(series.values()))
 
 
 def _polars_type(kind: str) -> Any:

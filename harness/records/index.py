@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +24,17 @@ from harness.errors import UsageError
 from harness.home import index_path, runs_folder
 from harness.records.answers import answer
 from harness.records.record import read_run
-from harness.records.run_directory import RunDirectory, run_directories
-from harness.records.schema import TABLES, Column, Table
+from harness.records.run_directory import RunDirectory, run_directories, run_ids
+from harness.records.schema import TABLES, Column
 
 if TYPE_CHECKING:
     import polars
 
 PATIENCE_S = 30.0  # for another process to let go of the index
 RETRY_PERIOD_S = 0.02
+
+# Runs read before they are written: the rows of a hundred thousand would fill the memory.
+_BATCH = 1000
 
 # One thread: the index is small, and a run may be timed beside us.
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {"threads": 1}
@@ -59,6 +62,13 @@ class Ingestion:
     indexed: int = 0
     live: int = 0
     damaged: Mapping[str, str] = field(default_factory=dict)  # folder name: why
+
+    def __add__(self, other: "Ingestion") -> "Ingestion":
+        return Ingestion(
+            indexed=self.indexed + other.indexed,
+            live=self.live + other.live,
+            damaged={**self.damaged, **other.damaged},
+        )
 
 
 def ingest(home: Path, directories: Iterable[RunDirectory]) -> Ingestion:
@@ -91,17 +101,20 @@ def refresh(home: Path) -> Ingestion:
     # In this order: a run that ends in between is in its directory before it is in the index,
     # so it is never taken for one whose directory is gone.
     known = _known(home)
-    names = {directory.run_id for directory in run_directories(runs_folder(home))}
+    names = set(run_ids(runs_folder(home)))
     if known is None:
         nothing = not names and not index_path(home).exists()
         return Ingestion() if nothing else rebuild(home)
     unknown = [RunDirectory(runs_folder(home) / name) for name in sorted(names - known)]
     gone = known - names
-    found, ingestion = _read(unknown)
-    if found or gone:
-        with _writers_lock(home):
-            if not _write(home, found, gone):
-                return _rebuild_locked(home)
+    ingestion = Ingestion()
+    for found, read in _in_batches(unknown):
+        ingestion += read
+        if found or gone:
+            with _writers_lock(home):
+                if not _write(home, found, gone):
+                    return _rebuild_locked(home)
+            gone = set()
     return ingestion
 
 
@@ -140,11 +153,10 @@ def open_for_reading(home: Path) -> duckdb.DuckDBPyConnection:
 
 def _in_memory(home: Path) -> duckdb.DuckDBPyConnection:
     """Return an index of the runs that no file holds."""
-    found, _ = _read(run_directories(runs_folder(home)))
     connection = duckdb.connect(":memory:", config=_SETTINGS)
     _declare(connection)
-    for table in TABLES:
-        _insert(connection, table, found)
+    for found, _ in _in_batches(list(run_directories(runs_folder(home)))):
+        _insert(connection, found)
     return connection
 
 
@@ -163,10 +175,12 @@ def _known(home: Path) -> set[str] | None:
 
 
 def _ingest_locked(home: Path, directories: list[RunDirectory]) -> Ingestion:
-    found, ingestion = _read(directories)
-    if not _write(home, found, ()):
-        _rebuild_locked(home)
-        _write(home, found, ())  # those that lie outside the home's own folder
+    ingestion = Ingestion()
+    for found, read in _in_batches(directories):
+        ingestion += read
+        if not _write(home, found, ()):
+            _rebuild_locked(home)
+            _write(home, found, ())  # those that lie outside the home's own folder
     return ingestion
 
 
@@ -185,7 +199,7 @@ def _write(home: Path, found: "list[_Found]", gone: Collection[str]) -> bool:
                     f"DELETE FROM {table.name} WHERE run_id IN (SELECT unnest(?::VARCHAR[]))",  # noqa: S608 - our own names
                     [[*gone, *(run.run_id for run in found)]],
                 )
-                _insert(connection, table, found)
+            _insert(connection, found)
             connection.commit()
     except duckdb.Error as error:
         if "Permission denied" in str(error) or "Read-only" in str(error):
@@ -197,16 +211,17 @@ def _write(home: Path, found: "list[_Found]", gone: Collection[str]) -> bool:
 def _rebuild_locked(home: Path) -> Ingestion:
     folder = runs_folder(home)
     folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    found, ingestion = _read([RunDirectory(path) for path in folders])
     path = index_path(home)
     aside = path.with_name(f"{path.name}.new")
+    ingestion = Ingestion()
     try:
         _delete(aside)
         with contextlib.closing(_connect(aside, read_only=False)) as connection:
             connection.begin()
             _declare(connection)
-            for table in TABLES:
-                _insert(connection, table, found)
+            for found, read in _in_batches([RunDirectory(path) for path in folders]):
+                ingestion += read
+                _insert(connection, found)
             connection.commit()
             # Into the file itself, since that alone is moved; closing would not say if it failed.
             connection.execute("CHECKPOINT")
@@ -224,6 +239,12 @@ def _rebuild_locked(home: Path) -> Ingestion:
 class _Found:
     run_id: str
     rows: dict[str, list[Mapping[str, object]]]  # by table
+
+
+def _in_batches(directories: Sequence[RunDirectory]) -> Iterator[tuple[list[_Found], Ingestion]]:
+    """Yield the runs some at a time; without any, one empty batch."""
+    for start in range(0, max(len(directories), 1), _BATCH):
+        yield _read(directories[start : start + _BATCH])
 
 
 def _read(directories: Iterable[RunDirectory]) -> tuple[list[_Found], Ingestion]:
@@ -277,15 +298,18 @@ def _is_current(connection: duckdb.DuckDBPyConnection) -> bool:
     return rows == [(_version(),)]
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, table: Table, found: list[_Found]) -> None:
-    rows = [row for run in found for row in run.rows[table.name]]
-    if not rows:
-        return
-    # Whole columns as parameters: a statement a row takes a hundred times as long.
-    types = [_parameter_type(column) for column in table.columns]
-    unnested = ", ".join(f"unnest(${n}::{kind}[])" for n, kind in enumerate(types, 1))
-    columns = [[_parameter(row[column.name], column) for row in rows] for column in table.columns]
-    connection.execute(f"INSERT INTO {table.name} SELECT {unnested}", columns)
+def _insert(connection: duckdb.DuckDBPyConnection, found: list[_Found]) -> None:
+    for table in TABLES:
+        rows = [row for run in found for row in run.rows[table.name]]
+        if not rows:
+            continue
+        # Whole columns as parameters: a statement a row takes a hundred times as long.
+        types = [_parameter_type(column) for column in table.columns]
+        unnested = ", ".join(f"unnest(${n}::{kind}[])" for n, kind in enumerate(types, 1))
+        columns = [
+            [_parameter(row[column.name], column) for row in rows] for column in table.columns
+        ]
+        connection.execute(f"INSERT INTO {table.name} SELECT {unnested}", columns)
 
 
 def _parameter_type(column: Column) -> str:

@@ -1,19 +1,15 @@
 """Parquet files of an index's runs, to be carried to one place and queried there as they are."""
 
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import duckdb
 
 from harness.errors import UsageError
-from harness.records.answers import answer
+from harness.records.answers import rows
 from harness.records.index import open_for_reading
 from harness.records.schema import TABLES
-
-if TYPE_CHECKING:
-    import polars
 
 # So that one file of runs is enough for a leaderboard on either clock.
 RUNS_SQL = """
@@ -53,24 +49,30 @@ def export(home: Path, folder: Path, name: str) -> dict[str, int]:
     return written
 
 
-def runs_in(pattern: str, columns: Sequence[str] = ("*",)) -> "polars.DataFrame":
-    """Return the runs in the Parquet files that `pattern` matches, each once; the files stay.
+def measured(home: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Return the rows of an `sql` that reads `FROM measured`: the runs under `home`.
+
+    Raises as `harness.records.index.query`.
+    """
+    with contextlib.closing(open_for_reading(home)) as connection:
+        return rows(connection, f"WITH measured AS ({RUNS_SQL}) {sql}")
+
+
+def measured_in(pattern: str, sql: str) -> list[tuple[Any, ...]]:
+    """The same of the runs in the Parquet files that `pattern` matches, each once; they stay.
 
     Raises:
         UsageError: no file matches, or one holds no runs.
     """
     quoted = "'" + pattern.replace("'", "''") + "'"
-    with contextlib.closing(duckdb.connect(":memory:")) as connection:
+    with contextlib.closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
         if not connection.execute(f"SELECT 1 FROM glob({quoted}) LIMIT 1").fetchall():  # noqa: S608
             raise UsageError(
                 f"No file matches {pattern!r}. `bench export parquet DIR` writes DIR/NAME.parquet."
             )
+        runs = f"SELECT DISTINCT ON (run_id) * FROM read_parquet({quoted}, union_by_name = true)"  # noqa: S608
         try:
-            return answer(
-                connection,
-                f"SELECT DISTINCT ON (run_id) {', '.join(columns)} "  # noqa: S608 - our own names
-                f"FROM read_parquet({quoted}, union_by_name = true) ORDER BY run_id",
-            )
+            return rows(connection, f"WITH measured AS ({runs}) {sql}")
         except UsageError as error:
             raise UsageError(
                 f"{pattern} holds no runs as `bench export parquet` writes them. {error}"

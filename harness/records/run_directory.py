@@ -170,10 +170,17 @@ class RunDirectory:
 
 def run_directories(runs: Path) -> Iterator[RunDirectory]:
     """Yield every run directory below `runs`, oldest name first."""
-    if runs.is_dir():
-        for folder in sorted(runs.iterdir()):
-            if (folder / "spec.json").is_file():
-                yield RunDirectory(folder)
+    for name in run_ids(runs):
+        yield RunDirectory(runs / name)
+
+
+def run_ids(runs: Path) -> list[str]:
+    """Return the names of the run directories below `runs`, in order."""
+    # Strings, not paths: of a hundred thousand, the paths alone take a second.
+    folder = str(runs)
+    if not os.path.isdir(folder):  # noqa: PTH112
+        return []
+    return sorted(n for n in os.listdir(folder) if os.path.isfile(f"{folder}/{n}/spec.json"))  # noqa: PTH113, PTH208
 
 
 def _write_json(path: Path, content: object) -> None:

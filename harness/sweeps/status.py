@@ -113,13 +113,14 @@ def _estimates(jobs: Iterable[Job], rows: Iterable[Mapping[str, Any]]) -> dict[s
         own.setdefault((*place, row["submission"]), []).append(row["took_s"])
         if row["tuning_effort"] == "reference":
             reference.setdefault(place, []).append(row["took_s"])
+    medians = {place: statistics.median(took) for place, took in {**own, **reference}.items()}
     found = {}
     for job in jobs:
         place = (job.workload, job.machine_class)
-        took = own.get((*place, job.submission)) or reference.get(place)
+        took = medians.get((*place, job.submission), medians.get(place))
         if took is None:
             card = catalogue.workload(job.workload).card
             share = card.noise.evaluation_share or 0.0
-            took = [card.reference_seconds / (1 - min(share, 0.9))]
-        found[job.identity] = statistics.median(took) + START_S
+            took = card.reference_seconds / (1 - min(share, 0.9))
+        found[job.identity] = took + START_S
     return found

@@ -69,21 +69,30 @@ def trials_of(
 
     Raises as `harness.records.index.query`.
     """
-    from harness.records import index
-
-    rows = {
-        row["identity"]: row
-        for row in index.query(home, _SQL).to_dicts()
-        if row["outcome"] in FINISHED
-    }
+    attempts = attempts_of(jobs, home)
     trials, missing = [], 0
     for number, point in enumerate(points):
         own = [job for job in jobs if job.request.trial == number]
-        found = [rows[job.identity] for job in own if job.identity in rows]
+        found = [attempts[job.identity] for job in own if job.identity in attempts]
         missing += len(own) - len(found)
         if len(found) == len(own):
-            trials.append(Trial(number=number, point=point, attempts=[_attempt(r) for r in found]))
+            trials.append(Trial(number=number, point=point, attempts=found))
     return trials, missing
+
+
+def attempts_of(jobs: Sequence[Job], home: Path) -> dict[str, Attempt]:
+    """Return by identity what the jobs' runs came to, of those that ended by themselves.
+
+    Raises as `harness.records.index.query`.
+    """
+    from harness.records import index
+
+    wanted = {job.identity for job in jobs}
+    return {
+        row["identity"]: _attempt(row)
+        for row in index.query(home, _SQL).to_dicts()
+        if row["identity"] in wanted and row["outcome"] in FINISHED
+    }
 
 
 _SQL = """

@@ -352,6 +352,7 @@ print("\\n".join(sys.modules), file=sys.stderr)
         (("leaderboard",), TENSORS | NETWORK),
         (("query", "SELECT 1"), TENSORS),
         (("db", "rebuild"), TENSORS),
+        (("sensitivity", "--help"), ANYTHING_SLOW - {"psutil"} | {"matplotlib"}),
         (("runs", "rm", "--help"), ANYTHING_SLOW - {"pynvml"}),
     ],
 )

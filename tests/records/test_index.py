@@ -216,6 +216,28 @@ def test_rebuilding_gives_what_ingesting_gave(tmp_path: Path) -> None:
         assert index.query(tmp_path, sql).equals(frame)
 
 
+def test_runs_are_read_in_batches_and_none_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "_BATCH", 2)
+    names = [f"run-{number}" for number in range(7)]
+    for name in names[:5]:
+        SyntheticRun(run_id=name).write(tmp_path)
+    (runs_folder(tmp_path) / "run-1" / "events.jsonl").unlink()
+    (runs_folder(tmp_path) / "run-4" / "spec.json").write_text("{")
+    rebuilt = index.rebuild(tmp_path)
+    assert rebuilt.indexed == 4 and list(rebuilt.damaged) == ["run-4"]
+    for name in names[5:]:
+        SyntheticRun(run_id=name).write(tmp_path)
+    (runs_folder(tmp_path) / "run-0").rename(tmp_path / "elsewhere")
+    SyntheticRun(run_id="run-7").write(tmp_path)
+    refreshed = index.refresh(tmp_path)
+    assert refreshed.indexed == 3 and list(refreshed.damaged) == ["run-4"]
+    assert _ids(tmp_path) == ["run-1", "run-2", "run-3", "run-5", "run-6", "run-7"]
+    with contextlib.closing(index._in_memory(tmp_path)) as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (6,)
+
+
 def test_removed_rows_are_gone(tmp_path: Path) -> None:
     directories = [SyntheticRun(run_id=name).write(tmp_path) for name in ("a", "b")]
     index.ingest(tmp_path, directories)

@@ -55,10 +55,10 @@ def test_two_homes_rank_together_in_place(tmp_path: Path, clock: str) -> None:
 
 def test_what_holds_no_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"No file matches .*bench export parquet"):
-        parquet.runs_in(str(tmp_path / "*.parquet"))
+        parquet.measured_in(str(tmp_path / "*.parquet"), "SELECT run_id FROM measured")
     polars.DataFrame({"a": [1]}).write_parquet(tmp_path / "other.parquet")
     with pytest.raises(UsageError, match="holds no runs"):
-        parquet.runs_in(str(tmp_path / "*.parquet"))
+        parquet.measured_in(str(tmp_path / "*.parquet"), "SELECT run_id FROM measured")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         parquet.export(tmp_path / "home", tmp_path / "file", "x")
