@@ -17,8 +17,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harness.errors import UsageError, one_of
-from harness.interop.algoperf.logs import FILE, Logs, read_logs
-from harness.interop.algoperf.targets import KNOWN, Targets, read_targets, targets_named
+from harness.interop.algoperf.logs import Logs, read_logs
+from harness.interop.algoperf.targets import (
+    KNOWN,
+    Targets,
+    fitting,
+    read_targets,
+    targets_named,
+)
 
 if TYPE_CHECKING:
     import polars
@@ -74,6 +80,26 @@ class Import(msgspec.Struct, frozen=True, kw_only=True):
             return None
         kept = self.folder / "targets.json"
         return targets_named(given.name) if given.name in KNOWN else read_targets(kept)
+
+    def targets_for(self, asked: str | None) -> tuple[str, Targets]:
+        """Return those asked for, else those of the import, else those that fit; and their name.
+
+        Raises:
+            UsageError: no such targets, or none fit the workloads.
+        """
+        if asked is not None:
+            return asked, targets_named(asked)
+        given, targets = self.provenance.targets, self.targets
+        if given is not None and targets is not None:
+            return given.name, targets
+        workloads = sorted(set(self.table("trials").select("workload").collect()["workload"]))
+        name = fitting(workloads)
+        if name is None:
+            raise UsageError(
+                f"Neither {' nor '.join(KNOWN)} has targets for what {self.name} ran: "
+                f"{', '.join(workloads)}. Give --targets FILE."
+            )
+        return name, targets_named(name)
 
     def table(self, name: str) -> "polars.LazyFrame":
         """Return `evaluations` or `trials`."""
@@ -201,5 +227,3 @@ def _write(folder: Path, logs: Logs, provenance: Provenance, targets: bytes | No
         aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-

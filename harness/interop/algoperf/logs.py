@@ -109,7 +109,7 @@ def _sorted_out(contents: Iterator[tuple[str, bytes]]) -> tuple[list[_File], dic
         header, _, body = content.partition(b"\n")
         header = header.rstrip(b"\r")
         if match is None:
-            skipped[path] = f"outside the layout {LAYOUT}"
+            skipped[path] = f"outside any workload folder, which would be {LAYOUT}"
         elif TIME.encode() not in header.split(b","):
             skipped[path] = f"no column `{TIME}`" if content.strip() else "empty"
         else:

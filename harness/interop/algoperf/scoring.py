@@ -73,23 +73,6 @@ def rulesets_in(trials: "polars.LazyFrame") -> list[str]:
     return list(trials.select(polars.col("ruleset").unique().sort()).collect()["ruleset"])
 
 
-def notes_on(pool: Pool) -> list[str]:
-    """Return what a reader must know of a pool: what nobody ran, and what it costs whom."""
-    ran = {workload for _, workload in pool.study_times}
-    notes = [
-        f"No submission ran {name}: it counts among the {len(pool.workloads)} workloads, and "
-        f"nobody is credited on it."
-        for name in pool.workloads
-        if name not in ran
-    ]
-    notes += [
-        f"No submission ran the held-out workload {name}, so nobody is credited on {base}."
-        for name, base in pool.variants.items()
-        if name not in ran
-    ]
-    return notes
-
-
 def budgets_s(targets: "Targets", ruleset: str) -> dict[str, float]:
     """Return the seconds that a run may take on each base workload.
 
@@ -107,9 +90,7 @@ def budgets_s(targets: "Targets", ruleset: str) -> dict[str, float]:
     return {name: factor * budget for name, budget in budgets.items() if budget is not None}
 
 
-def _crossings(
-    evaluations: "polars.LazyFrame", targets: "dict[str, Target]"
-) -> "polars.DataFrame":
+def _crossings(evaluations: "polars.LazyFrame", targets: "dict[str, Target]") -> "polars.DataFrame":
     """Return the first evaluation of each trial that meets its workload's target."""
     import polars
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.cards import parse_struct, read_mapping
+from harness.cards import Card, parse_struct, read_mapping
 from harness.errors import UsageError, did_you_mean
 
 Goal = Literal["minimize", "maximize"]
@@ -26,8 +26,8 @@ _GOALS: dict[str, Goal] = {
 }
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A workload's target in AlgoPerf's words; other keys of theirs are read past."""
+class Target(Card, frozen=True, kw_only=True):
+    """A workload's target in AlgoPerf's words."""
 
     target_metric_name: str
     validation_target_value: float
@@ -46,7 +46,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return self.target_metric_goal or _GOALS[self.target_metric_name]
 
 
-class Targets(msgspec.Struct, frozen=True, kw_only=True):
+class Targets(Card, frozen=True, kw_only=True):
     """What is scored: `base_workloads` count, `held_out_workloads` decide over theirs."""
 
     base_workloads: tuple[str, ...]
@@ -95,7 +95,7 @@ def read_targets(path: Path) -> Targets:
     Raises:
         UsageError: the file cannot be read or has not the form of targets; names the field.
     """
-    targets = parse_struct(_fields(path), Targets, f"targets file {path}")
+    targets = parse_struct(_scored(_fields(path)), Targets, f"targets file {path}")
     problem = _problem(targets)
     if problem:
         raise UsageError(f"The targets file {path} is invalid: {problem}")
@@ -122,6 +122,20 @@ def _fields(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise UsageError(f"The targets file {path} must be a mapping of keys to values.")
     return fields
+
+
+def _scored(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that a score needs; AlgoPerf's files have others and may get more."""
+    kept = {name: fields[name] for name in Targets.__struct_fields__ if name in fields}
+    workloads = kept.get("workloads")
+    if isinstance(workloads, dict):
+        kept["workloads"] = {
+            name: {key: target[key] for key in Target.__struct_fields__ if key in target}
+            if isinstance(target, dict)
+            else target
+            for name, target in workloads.items()
+        }
+    return kept
 
 
 def _problem(targets: Targets) -> str | None:
