@@ -37,7 +37,8 @@ class Logs:
 
     `trials` has a row for each trial, with the columns `KEYS`, `path` and the number of
     `evaluations`. `evaluations` has a row for each, with `KEYS`, its `evaluation` counted from 0
-    and the columns of the files, as they are named there; NULL: another workload's.
+    and the columns of the files, as they are named there; NaN where a file's cell is empty, NULL
+    where a file lacks the column.
     """
 
     trials: "polars.DataFrame"
@@ -121,9 +122,15 @@ def _sorted_out(contents: Iterator[tuple[str, bytes]]) -> tuple[list[_File], dic
                 int(match["study"]),
                 int(match["trial"]),
             )
-            body = body if body.endswith(b"\n") or not body else body + b"\n"
-            files.append(_File(path=path, keys=keys, header=header, body=body))
+            files.append(_File(path=path, keys=keys, header=header, body=_lines(body)))
     return sorted(files, key=lambda file: file.keys), skipped
+
+
+def _lines(body: bytes) -> bytes:
+    """Return the lines of a file, none of them blank and each with its end."""
+    if b"\n\n" in body or b"\r" in body or body.startswith(b"\n"):
+        return b"".join(line + b"\n" for line in body.splitlines() if line.strip())
+    return body if body.endswith(b"\n") or not body else body + b"\n"
 
 
 def _parsed(
@@ -156,7 +163,7 @@ def _frame(files: Sequence[_File]) -> "polars.DataFrame":
     return polars.read_csv(
         header + b"\n" + b"".join(file.body for file in files),
         schema=dict.fromkeys(header.decode().split(","), polars.Float64),
-    )
+    ).fill_null(float("nan"))
 
 
 def _key_columns(counts: Sequence[tuple[_File, int]]) -> "list[polars.Series]":

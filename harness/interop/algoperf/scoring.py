@@ -1,6 +1,5 @@
 """From imported logs and targets to what each study took."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import UsageError
@@ -95,20 +94,20 @@ def _crossings(evaluations: "polars.LazyFrame", targets: "dict[str, Target]") ->
     import polars
 
     known = evaluations.collect_schema().names()
-    columns = sorted({target.column for target in targets.values()})
+    columns = sorted({target.column for target in targets.values()}.intersection(known))
+    own = evaluations.filter(polars.col("workload").is_in(list(targets)))
+    wanted = own.select(*_TRIAL, "evaluation", polars.col(TIME).alias("seconds"), *columns)
+    found = wanted.collect()
     for name, target in targets.items():
-        if target.column not in known:
-            raise _no_metric(name, target, known)
-    wanted = (
-        evaluations.filter(polars.col("workload").is_in(list(targets)))
-        .select(*_TRIAL, "evaluation", polars.col(TIME).alias("seconds"), *columns)
-        .collect()
-    )
-    _refuse_absent(wanted, targets)
+        of_workload = found.filter(polars.col("workload") == name)
+        if of_workload.height and not _has(of_workload, target.column):
+            raise _no_metric(name, target, own.filter(polars.col("workload") == name).collect())
+    if not targets or not columns:
+        return found.select(*_TRIAL, "evaluation", "seconds").clear()
     meets = polars.any_horizontal(
         (polars.col("workload") == name) & _meets(target) for name, target in targets.items()
     )
-    met = wanted.filter(meets & polars.col("seconds").is_finite())
+    met = found.filter(meets & polars.col("seconds").is_finite())
     return (
         met.sort("evaluation")
         .unique(_TRIAL, keep="first", maintain_order=True)
@@ -125,18 +124,17 @@ def _meets(target: "Target") -> "polars.Expr":
     return value.is_not_nan() & within
 
 
-def _refuse_absent(evaluations: "polars.DataFrame", targets: "dict[str, Target]") -> None:
-    import polars
-
-    for name, target in targets.items():
-        own = evaluations.filter(polars.col("workload") == name)
-        if own.height and own[target.column].null_count() == own.height:
-            present = [column for column in own.columns if own[column].null_count() < own.height]
-            raise _no_metric(name, target, present)
+def _has(evaluations: "polars.DataFrame", column: str) -> bool:
+    """Return whether any of the files had the column; an empty cell in one is NaN, not NULL."""
+    return column in evaluations.columns and evaluations[column].null_count() < evaluations.height
 
 
-def _no_metric(name: str, target: "Target", columns: Sequence[str]) -> UsageError:
-    legal = [column for column in columns if column.startswith("validation/")]
+def _no_metric(name: str, target: "Target", evaluations: "polars.DataFrame") -> UsageError:
+    legal = [
+        column
+        for column in evaluations.columns
+        if column.startswith("validation/") and _has(evaluations, column)
+    ]
     return UsageError(
         f"The targets ask for {target.target_metric_name} of {name}, and its logs have no column "
         f"{target.column}. They have: {', '.join(legal) or 'no validation metric'}."
