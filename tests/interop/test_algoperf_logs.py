@@ -1,3 +1,4 @@
+import hashlib
 import math
 import tarfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from harness.errors import UsageError
 from harness.interop.algoperf.imports import import_logs, import_named, imports
 from harness.interop.algoperf.logs import read_logs
 from harness.interop.algoperf.scoring import Rule, pool_of
-from harness.interop.algoperf.targets import Target, Targets
+from harness.interop.algoperf.targets import Target, Targets, targets_file
 
 INF = math.inf
 
@@ -178,7 +179,9 @@ def test_an_import_says_where_it_came_from(tmp_path: Path) -> None:
     assert provenance.submissions == {"external": ["adamw"]}
     assert list(provenance.skipped) == ["stray/eval_measurements.csv"]
     assert provenance.targets is not None
+    content = targets_file("v0.6").read_bytes()
     assert provenance.targets.name == "v0.6"
+    assert provenance.targets.sha256 == hashlib.sha256(content).hexdigest()
     assert made.table("evaluations").collect()["validation/loss"].to_list() == [2.0, 0.5]
 
 

@@ -23,6 +23,7 @@ from harness.interop.algoperf.targets import (
     Targets,
     fitting,
     read_targets,
+    targets_file,
     targets_named,
 )
 
@@ -122,7 +123,6 @@ def import_logs(home: Path, source: Path, name: str | None, targets: str | None)
     _refuse_taken(home, name, source)
     chosen = None if targets is None else targets_named(targets)
     logs = read_logs(source)
-    content = None if chosen is None else msgspec.json.encode(chosen)
     provenance = Provenance(
         name=name,
         source=str(source),
@@ -131,13 +131,11 @@ def import_logs(home: Path, source: Path, name: str | None, targets: str | None)
         evaluations=logs.evaluations.height,
         submissions=_submissions(logs),
         skipped=logs.skipped,
-        targets=None
-        if content is None or targets is None
-        else TargetsGiven(name=targets, sha256=hashlib.sha256(content).hexdigest()),
+        targets=None if targets is None else _given(targets),
     )
     folder = imports_folder(home) / name
     try:
-        _write(folder, logs, provenance, content)
+        _write(folder, logs, provenance, chosen)
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written: {error}. Make room, or name a results folder that is "
@@ -202,6 +200,11 @@ def _refuse_taken(home: Path, name: str, source: Path) -> None:
             )
 
 
+def _given(targets: str) -> TargetsGiven:
+    content = targets_file(targets).read_bytes()
+    return TargetsGiven(name=targets, sha256=hashlib.sha256(content).hexdigest())
+
+
 def _submissions(logs: Logs) -> dict[str, list[str]]:
     pairs = Counter(zip(logs.trials["ruleset"], logs.trials["submission"], strict=True))
     by_ruleset: dict[str, list[str]] = {}
@@ -210,7 +213,7 @@ def _submissions(logs: Logs) -> dict[str, list[str]]:
     return by_ruleset
 
 
-def _write(folder: Path, logs: Logs, provenance: Provenance, targets: bytes | None) -> None:
+def _write(folder: Path, logs: Logs, provenance: Provenance, targets: Targets | None) -> None:
     """Write aside and move into place, so that no reader sees half an import."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     shutil.rmtree(aside, ignore_errors=True)
@@ -219,7 +222,7 @@ def _write(folder: Path, logs: Logs, provenance: Provenance, targets: bytes | No
         logs.evaluations.write_parquet(aside / "evaluations.parquet")
         logs.trials.write_parquet(aside / "trials.parquet")
         if targets is not None:
-            (aside / "targets.json").write_bytes(targets)
+            (aside / "targets.json").write_bytes(msgspec.json.encode(targets))
         (aside / "import.json").write_bytes(
             msgspec.json.format(msgspec.json.encode(provenance), indent=1)
         )

@@ -77,16 +77,25 @@ def targets_named(text: str) -> Targets:
     Raises:
         UsageError: neither a known name nor a file; a file without the form of targets.
     """
-    path = Path(text).expanduser()
+    return read_targets(targets_file(text))
+
+
+def targets_file(text: str) -> Path:
+    """Return the file behind a known name or a path.
+
+    Raises:
+        UsageError: neither a known name nor a file.
+    """
     if text in KNOWN:
-        path = Path(__file__).with_name(f"{text}.yaml")
-    elif not path.is_file():
-        raise UsageError(
-            f"The targets {text!r} do not exist. {did_you_mean(text, KNOWN)}"
-            f"Known by name: {', '.join(KNOWN)}; or name a JSON or YAML file of the form of "
-            f"AlgoPerf's workload_targets.json."
-        )
-    return read_targets(path)
+        return Path(__file__).with_name(f"{text}.yaml")
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    raise UsageError(
+        f"The targets {text!r} do not exist. {did_you_mean(text, KNOWN)}"
+        f"Known by name: {', '.join(KNOWN)}; or name a JSON or YAML file of the form of "
+        f"AlgoPerf's workload_targets.json."
+    )
 
 
 def read_targets(path: Path) -> Targets:
