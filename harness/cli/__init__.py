@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "query": ("query", "query", "Ask the index in SQL."),
     "export": ("export", "export", "Write the runs as Parquet, for other places."),
+    "import": ("importing", "import_group", "Import other benchmarks' logs, to be scored here."),
     "db": ("db", "db", "Look after the index of the runs."),
     "runs": ("runs", "runs", "Look after the run directories."),
     "pace": ("pace", "pace", "Show or measure the pace of a workload on this machine."),

@@ -10,6 +10,7 @@ import click
 from harness import catalogue
 from harness.cli import tables
 from harness.cli.parameters import WorkloadName, results_option
+from harness.cli.scores import Selection, print_scores, score_options
 from harness.cli.tables import Column, Format
 from harness.errors import UsageError
 from harness.home import results_home
@@ -30,20 +31,35 @@ from harness.suites import workloads_named
 @click.option(
     "--from", "files", metavar="GLOB", help="Rank the runs in Parquet files: 'DIR/*.parquet'."
 )
+@score_options
 @results_option
 def leaderboard(
-    workload: str | None, clock: ClockKind, form: Format, files: str | None, results: str | None
+    workload: str | None,
+    clock: ClockKind,
+    form: Format,
+    files: str | None,
+    results: str | None,
+    **chosen: Any,
 ) -> None:
     """Rank what was measured.
 
     Results of one workload version, machine class and tuning effort are ranked together,
     others never. Times are Kaplan–Meier medians over the untainted runs.
+
+    With --score, submissions are ranked over all workloads: this home's runs, a table for each
+    machine class and tuning effort, and the logs that `bench import` keeps here.
     """
     from harness.judging import leaderboard as judging
 
     if files is not None and results is not None:
         raise UsageError("--from names the runs' files, --results their folder. Give one.")
     home = results_home(results)
+    selection = Selection(**chosen)
+    if selection.score is not None:
+        names = None if workload is None else workloads_named(workload)
+        print_scores(home, selection, form, names=names, clock=clock, files=files)
+        return
+    selection.refuse_without_score()
     frame = judging.leaderboard(home, None, clock, files)
     rows = [
         row | {"hyperparameters": json.loads(row["hyperparameters"])} for row in frame.to_dicts()

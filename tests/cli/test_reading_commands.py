@@ -350,6 +350,8 @@ print("\\n".join(sys.modules), file=sys.stderr)
         (("list", "runs"), TENSORS | NETWORK | {"polars", "duckdb"}),
         (("show", "last"), TENSORS | NETWORK | {"polars", "duckdb"}),
         (("leaderboard",), TENSORS | NETWORK),
+        (("leaderboard", "--score", "algoperf"), TENSORS | NETWORK),
+        (("import", "algoperf", "--help"), ANYTHING_SLOW),
         (("query", "SELECT 1"), TENSORS),
         (("db", "rebuild"), TENSORS),
         (("sensitivity", "--help"), ANYTHING_SLOW - {"psutil"} | {"matplotlib"}),

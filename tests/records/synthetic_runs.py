@@ -98,6 +98,9 @@ class SyntheticRun:
     output: str = ""
     created_unix_ns: int = 1_700_000_000 * SECOND
     identity: str = ""
+    ruleset: str | None = None
+    study: int | None = None
+    trial: int | None = None
 
     def spec(self) -> RunSpec:
         return RunSpec(
@@ -140,6 +143,9 @@ class SyntheticRun:
             shared=False,
             created_unix_ns=self.created_unix_ns,
             identity=self.identity,
+            ruleset=self.ruleset,
+            study=self.study,
+            trial=self.trial,
         )
 
     def events(self) -> list[Event]:
