@@ -59,12 +59,11 @@ def pools_of_runs(
 
 
 def _runs(home: Path, files: str | None) -> Sequence[Run]:
-    from harness.records import index, parquet
+    from harness.records import parquet
 
-    if files is not None:
-        return parquet.runs_in(files, _COLUMNS).to_dicts()
-    sql = f"SELECT {', '.join(_COLUMNS)} FROM runs ORDER BY run_id"  # noqa: S608 - our own names
-    return index.query(home, sql).to_dicts()
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM measured ORDER BY run_id"  # noqa: S608 - our own names
+    rows = parquet.measured(home, sql) if files is None else parquet.measured_in(files, sql)
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
 
 
 def _pool(
