@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from harness.judging.performance_profile import Pool
     from harness.judging.standings import Standing
 
-_SCORES = ("algoperf",)
+_SCORES = ("suite", "algoperf")
 _RULES = ("documented", "as-published")
 _CHOICES = (  # of `score_options`, in the order in which they are shown
     click.option(
         "--score",
         type=click.Choice(_SCORES),
-        help="Rank submissions over all workloads, by AlgoPerf's performance profiles.",
+        help="Rank over workloads: times against the reference recipe's, over the suite of "
+        "--workload; or AlgoPerf's performance profiles.",
     ),
     click.option(
         "--rule",
@@ -68,12 +69,12 @@ class Selection:
     exclude: tuple[str, ...]
     relative_to: str | None
 
-    def refuse_without_score(self) -> None:
-        """Raise UsageError where an option of a score stands alone."""
+    def refuse_but_for(self, score: str) -> None:
+        """Raise UsageError where an option is given that belongs to this score alone."""
         for name in ("rule", "targets", "from_import", "exclude", "relative_to"):
             if getattr(self, name):
                 option = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{option} belongs to a score. Add --score {_SCORES[0]}.")
+                raise UsageError(f"{option} belongs to a score. Add --score {score}.")
 
     @property
     def of_imports(self) -> str | None:

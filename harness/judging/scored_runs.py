@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import catalogue
-from harness.judging.leaderboard import NO_EVIDENCE
+from harness.judging.axes import counted
 from harness.judging.performance_profile import Pool
 from harness.spec import ClockKind
 
@@ -73,12 +73,12 @@ def _pool(
     names: Sequence[str] | None,
     clock: ClockKind,
 ) -> RunsPool:
-    counted = [run for run in runs if not run["tainted"] and run["outcome"] not in NO_EVIDENCE]
+    evidence = counted(runs)
     versions: dict[str, int] = {}
-    for run in counted:
+    for run in evidence:
         workload = run["workload"]
         versions[workload] = max(run["workload_version"], versions.get(workload, 0))
-    current = [run for run in counted if run["workload_version"] == versions[run["workload"]]]
+    current = [run for run in evidence if run["workload_version"] == versions[run["workload"]]]
     bases, variants, homeless = _columns(names or sorted(versions))
     entries = _entries(current)
     labels = _labels(sorted(set(entries.values()), key=str))
@@ -86,8 +86,8 @@ def _pool(
     for run in current:
         budgets[run["workload"]] = max(run["budget_s"], budgets.get(run["workload"], 0.0))
     left_out = {
-        "tainted or without an end of their own": len(runs) - len(counted),
-        "of an older version of their workload": len(counted) - len(current),
+        "tainted or without an end of their own": len(runs) - len(evidence),
+        "of an older version of their workload": len(evidence) - len(current),
     }
     notes = [f"Runs {why} are left out: {number}." for why, number in left_out.items() if number]
     return RunsPool(

@@ -26,9 +26,12 @@ OPTIONS = {
     "bench leaderboard": [
         "-w --workload: workload",
         "--clock: cold|warm = cold",
+        "--axis: time|normalised|steps|examples|passes|memory|energy",
+        "--at-time: moment",
+        "--pareto: flag",
         "--format: table|json|csv|md = table",
         "--from: text",
-        "--score: algoperf",
+        "--score: suite|algoperf",
         "--rule: documented|as-published",
         "--targets: text",
         "--from-import: text",
