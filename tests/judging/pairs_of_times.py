@@ -24,7 +24,7 @@ NOISES = ("normal", "lognormal", "t3", "two speeds", "drift")
 def log_ratios(
     noise: str, experiments: int, count: int, *, slower: float = 0.0, seed: int = 0
 ) -> np.ndarray:
-    """Draw log(b ÷ a), `experiments` x `count`, where B takes `slower` more and the order is ABBA."""
+    """Draw log(b ÷ a), `experiments` x `count`, where B takes `slower` more; order ABBA."""
     random = np.random.default_rng(seed)
     shape = (experiments, 2 * count)
     match noise:
