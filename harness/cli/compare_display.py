@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -22,6 +23,7 @@ from harness.cli.comparison_words import (
 )
 from harness.cli.tables import Column, Format
 from harness.cli.wording import OUTCOME_WORDS, metric_value, seconds
+from harness.errors import UsageError
 from harness.judging.sequential_test import fewest_pairs
 from harness.sweeps.contest import Contest, Result, Terms
 from harness.sweeps.jobs import Job
@@ -167,7 +169,8 @@ class CompareDisplay:
         second = first is not None and (first.workload, first.seed) == (job.workload, job.seed)
         self._first = None if second else job
         if second:
-            self._results = self._contest.results()
+            with suppress(UsageError, OSError):  # the index is busy: the next pair shows this one
+                self._results = self._contest.results()
 
     def _tell(self, job: Job, report: Finished) -> None:
         if self._live is not None:

@@ -51,6 +51,15 @@ class Amount:
     value: float
     reached: bool = True
 
+    @property
+    def log(self) -> float:
+        """The logarithm; a run may have missed before it began, which bounds nothing."""
+        if self.value > 0:
+            return math.log(self.value)
+        if self.reached:
+            raise ValueError(f"no run needs {self.value} to reach its target")
+        return -math.inf
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
@@ -62,10 +71,8 @@ class Pair:
     @property
     def bounds(self) -> tuple[float, float]:
         """Between what log(b ÷ a) lies; equal where it is known."""
-        log_ratio = math.log(self.b.value / self.a.value)
-        low = log_ratio if self.a.reached else -math.inf
-        high = log_ratio if self.b.reached else math.inf
-        return low, high
+        a, b = self.a.log, self.b.log
+        return b - a if self.a.reached else -math.inf, b - a if self.b.reached else math.inf
 
     @property
     def telling(self) -> bool:
@@ -113,7 +120,7 @@ def compare_pairs(
     A one-sided bound at level α is the `low` or `high` of a comparison at 2 α.
 
     Raises:
-        ValueError: an amount is not positive.
+        ValueError: a run reached the target with an amount that is not positive.
     """
     asked = list(pairs)
     telling = [pair for pair in asked if pair.telling]

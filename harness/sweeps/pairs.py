@@ -20,7 +20,7 @@ from harness.spec import ClockKind
 from harness.sweeps.jobs import Job, job_of
 from harness.sweeps.status import FAILED
 
-APART_S = 60.0  # between two runs of a pair, or as long as the longer of them takes
+APART_S = 300.0  # between two runs of a pair, or as long as the longer of them takes
 ATTEMPTS = 3  # at a pair, where runs are tainted
 TELLING = frozenset({"reached", "budget", "diverged"})  # outcomes that say something of the time
 

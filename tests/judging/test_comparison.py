@@ -96,13 +96,17 @@ def test_the_unit_does_not_matter(drawn: list[tuple[float, float]], factor: floa
 
 
 def test_a_miss_gives_a_bound() -> None:
-    assert pairs([5.0], [99.0], budget=10)[0].bounds == (math.log(2), math.inf)
-    assert pairs([99.0], [5.0], budget=10)[0].bounds == (-math.inf, math.log(0.5))
+    assert pairs([5.0], [99.0], budget=10)[0].bounds == (pytest.approx(math.log(2)), math.inf)
+    assert pairs([99.0], [5.0], budget=10)[0].bounds == (-math.inf, pytest.approx(math.log(0.5)))
     both = pairs([99.0], [99.0], budget=10)[0]
     assert both.bounds == (-math.inf, math.inf) and not both.telling
     # On the warm clock budgets may end at different times: B was given up before A reached.
     early = Pair(a=Amount(value=9.0), b=Amount(value=7.0, reached=False))
     assert early.bounds[0] < 0 and not early.telling
+    at_once = Pair(a=Amount(value=9.0), b=Amount(value=0.0, reached=False))
+    assert at_once.bounds == (-math.inf, math.inf) and not at_once.telling
+    with pytest.raises(ValueError, match="no run needs 0"):
+        compare_pairs([Pair(a=Amount(value=0.0), b=Amount(value=1.0))])
 
 
 def test_one_sides_misses_leave_the_limit_on_the_other() -> None:
