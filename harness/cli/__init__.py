@@ -26,6 +26,7 @@ COMMANDS = {
         "sweep",
         "Run many submissions on many workloads, resumably.",
     ),
+    "compare": ("compare", "compare", "Say whether A is faster than B, from interleaved pairs."),
     "tune": ("tune", "tune", "Find a submission's hyperparameters on workloads."),
     "sensitivity": (
         "sensitivity",

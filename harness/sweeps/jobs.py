@@ -37,6 +37,18 @@ class Slot:
     beside: int = 0
 
 
+def job_of(chosen: Plan, seed: int) -> Job:
+    """Return one run of a plan."""
+    return Job(
+        request=chosen.request,
+        seed=seed,
+        identity=chosen.identity(seed),
+        submission=chosen.resolved.name,
+        workload=chosen.card.name,
+        machine_class=chosen.machine_class,
+    )
+
+
 def jobs_of(sweep: SweepFile, slot: Slot, home: Path) -> list[Job]:
     """Return the runs of a sweep, as one slot would run them.
 
@@ -65,17 +77,7 @@ def jobs_of(sweep: SweepFile, slot: Slot, home: Path) -> list[Job]:
                 if key not in plans:
                     plans[key] = plan(request)
                 chosen = dataclasses.replace(plans[key], request=request)
-                seed = sweep.first_seed + number
-                jobs.append(
-                    Job(
-                        request=request,
-                        seed=seed,
-                        identity=chosen.identity(seed),
-                        submission=chosen.resolved.name,
-                        workload=chosen.card.name,
-                        machine_class=chosen.machine_class,
-                    )
-                )
+                jobs.append(job_of(chosen, sweep.first_seed + number))
     _refuse_twins(jobs)
     return jobs
 

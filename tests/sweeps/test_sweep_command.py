@@ -96,9 +96,9 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(home: Path, *arguments: str, command: str = "sweep") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", "sweep", *arguments],
+        [sys.executable, "-m", "harness.cli", command, *arguments],
         env=environment(home),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
