@@ -12,6 +12,7 @@ from harness.cards.reading import (
 from harness.cards.submission_card import (
     FROM_RECIPE,
     MAX_INTEGER,
+    Claim,
     Hyperparameter,
     SearchRange,
     SubmissionCard,
@@ -50,6 +51,7 @@ __all__ = [
     "RESERVED_NAMES",
     "C",
     "Card",
+    "Claim",
     "Closure",
     "DataDescription",
     "DataFile",

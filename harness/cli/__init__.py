@@ -27,6 +27,7 @@ COMMANDS = {
         "Run many submissions on many workloads, resumably.",
     ),
     "compare": ("compare", "compare", "Say whether A is faster than B, from interleaved pairs."),
+    "claims": ("claims", "claims", "List and measure what papers claim."),
     "tune": ("tune", "tune", "Find a submission's hyperparameters on workloads."),
     "sensitivity": (
         "sensitivity",

@@ -1,7 +1,6 @@
 """`bench list`: what there is to run, and what was run."""
 
 import datetime
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from harness import catalogue
 from harness.cli import tables
 from harness.cli.parameters import results_option
 from harness.cli.tables import Column, Format
+from harness.cli.wording import claim_in_words
 from harness.home import results_home
 from harness.suites import suites as known_suites
 
@@ -46,7 +46,7 @@ def submissions(form: Format) -> None:
         Column(field="name", header="submission", whole=True),
         Column(field="kind", header="kind"),
         Column(field="title", header="title"),
-        Column(field="claim", header="claim", text=_claim),
+        Column(field="claim", header="claim", text=claim_in_words),
     ]
     tables.print_rows(rows, columns, form)
 
@@ -173,15 +173,6 @@ def _run_row(directory: Any) -> dict[str, Any]:
 
 def _no_runs(home: Path) -> str:
     return f"No runs in {home}. Time one with `bench run`, or name another folder by --results."
-
-
-def _claim(claim: Mapping[str, Any] | None) -> str:
-    if claim is None:
-        return tables.MISSING
-    return (
-        f"{claim['metric'].replace('_', ' ')} ≤ {claim['ratio']:g} × {claim['baseline']} "
-        f"on {claim['workload']}"
-    )
 
 
 def _joined(names: object) -> str:

@@ -1,5 +1,8 @@
 """How figures and outcomes read to people: one place for every format."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from harness.cards import Metric
 from harness.records.record import RunRecord
 
@@ -62,3 +65,13 @@ def target_words(metric: Metric) -> str:
 def counted_time(record: RunRecord, clock: str) -> float | None:
     """Return the time to target on the chosen clock."""
     return record.time_without_compile_s if clock == "warm" else record.time_to_target_s
+
+
+def claim_in_words(claim: Mapping[str, Any] | None) -> str:
+    """Return a claim as its ratio: what it needs of what, compared with whom, on what."""
+    if claim is None:
+        return "–"
+    return (
+        f"{claim['metric'].replace('_', ' ')} ≤ {claim['ratio']:g} × {claim['baseline']} "
+        f"on {claim['workload']}"
+    )

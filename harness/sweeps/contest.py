@@ -79,7 +79,7 @@ class Contest:
     ) -> None:
         self._home = home
         self._matches = matches
-        self._terms = terms
+        self.terms = terms
         self._retry = retry
         self._identities = [
             {seed: (one.a.identity(seed), one.b.identity(seed)) for seed in terms.seeds}
@@ -92,7 +92,7 @@ class Contest:
 
         Raises as `harness.records.index.query`.
         """
-        terms = self._terms
+        terms = self.terms
         standings = [
             {seed: seed_standing(pairs, self._retry) for seed, pairs in made.items()}
             for made in made_pairs(self._home, self._identities)
@@ -135,7 +135,7 @@ class Contest:
         ]
 
     def _due(self, number: int, result: Result) -> list[int]:
-        terms = self._terms
+        terms = self.terms
         if result.given_up or (terms.until_decided and result.decided(terms.effect)):
             return []
         due = [

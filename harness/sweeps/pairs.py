@@ -24,7 +24,7 @@ APART_S = 300.0  # between two runs of a pair, or as long as the longer of them 
 ATTEMPTS = 3  # at a pair, where runs are tainted
 TELLING = frozenset({"reached", "budget", "diverged"})  # outcomes that say something of the time
 
-Unit = Literal["time", "steps", "passes"]
+Unit = Literal["time", "steps", "examples", "passes"]
 State = Literal["counted", "tainted", "failed", "due"]
 
 
@@ -70,10 +70,13 @@ class PairedRun:
     compile_s: float | None
     budget_s: float
     steps: int
+    examples: int
     model_passes: int
     steps_to_target: int | None
+    examples_to_target: int | None
     model_passes_to_target: int | None
     peak_memory_bytes: int | None
+    peak_memory_above_idle_bytes: int | None
     gpu_peak_memory_bytes: int | None
     energy_j: float | None
 
@@ -85,11 +88,11 @@ class PairedRun:
             # On the warm clock the budget ends sooner, by what was spent on compilation.
             given_s = self.budget_s - (self.compile_s or 0.0 if warm else 0.0)
             return Amount(value=given_s if time_s is None else time_s, reached=time_s is not None)
-        needed, given = (
-            (self.steps_to_target, self.steps)
-            if unit == "steps"
-            else (self.model_passes_to_target, self.model_passes)
-        )
+        needed, given = {
+            "steps": (self.steps_to_target, self.steps),
+            "examples": (self.examples_to_target, self.examples),
+            "passes": (self.model_passes_to_target, self.model_passes),
+        }[unit]
         return Amount(value=given if needed is None else needed, reached=needed is not None)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import catalogue
-from harness.cards import SubmissionCard, WorkloadCard
+from harness.cards import FROM_RECIPE, SubmissionCard, WorkloadCard
 from harness.judging.tuning import Attempt, Trial
 from harness.recipe import resolve
 from harness.sweeps.jobs import Job, Slot, jobs_of
@@ -27,10 +27,16 @@ def points_to_try(
     """
     where = "all workloads" if workload is None else workload.name
     drawn = draw_points(card, max(1, count), (seed, card.name, where))
-    now = {name: known.default for name, known in search_space(card).items()}
+    now = {
+        name: known.default
+        for name, known in search_space(card).items()
+        if workload is not None or known.default != FROM_RECIPE  # left alone, it is the recipe's
+    }
     if workload is not None:
         resolved = resolve(card.name, workload, ())
-        now = {name: f"{resolved.hyperparameters[name]}" for name in now}
+        # Beside the reference recipe's optimizer the names carry the submission's.
+        values = resolved.hyperparameters
+        now = {name: f"{values.get(f'{card.name}.{name}', values.get(name))}" for name in now}
     return [now, *drawn[: count - 1]]
 
 

@@ -127,6 +127,26 @@ OPTIONS = {
         "--data-dir: text",
         "--results: text",
     ],
+    "bench claims": [],
+    "bench claims list": [
+        "--format: table|json|csv|md = table",
+        "--results: text",
+    ],
+    "bench claims show": [
+        "SUBMISSION: submission, required",
+        "--format: table|json = table",
+        "--results: text",
+    ],
+    "bench claims run": [
+        "SUBMISSIONS: submission, repeatable",
+        "--all: flag",
+        "--trials: integer >=1 <=1000 = 5",
+        "--pairs: integer >=2 <=1000 = 8",
+        "--device: text = auto",
+        "--dry-run: flag",
+        "--data-dir: text",
+        "--results: text",
+    ],
     "bench tune": [
         "-s --submission: submission, required",
         "-w --workload: workload, required",
