@@ -1,7 +1,7 @@
 """What `bench sweep` shows: the plan, one live table while it runs, and how it ended."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.wording import OUTCOME_WORDS, metric_value, seconds
+from harness.sweeps.execution import Lost
 from harness.sweeps.jobs import Job
 from harness.sweeps.status import FAILED, Standing
 from harness.sweeps.worker import Began, Finished, Measured, Refused, Report, Said
@@ -67,11 +68,11 @@ def print_summary(standing: Standing, refused: Iterable[tuple[Job, str]]) -> Non
 class SweepDisplay:
     """Watches a sweep; collects what ended into the index, since only one may."""
 
-    def __init__(self, home: Path, standing: Standing, slots: int) -> None:
+    def __init__(self, home: Path, standing: Standing, places: Sequence[str]) -> None:
         self.refused: list[tuple[Job, str]] = []
         self._home = home
         self._before = standing
-        self._slots = slots
+        self._places = places  # a slot's name, by its number
         self._running: dict[int, tuple[Job, str]] = {}
         self._ended: dict[str, Finished] = {}
         self._left = {job.identity: standing.seconds[job.identity] for job in standing.queued}
@@ -101,7 +102,7 @@ class SweepDisplay:
         if self._live is not None:
             self._live.stop()
 
-    def reported(self, slot: int, job: Job, report: Report) -> None:
+    def reported(self, slot: int, job: Job, report: Report | Lost) -> None:
         """Take what a worker reports."""
         match report:
             case Said():
@@ -116,6 +117,15 @@ class SweepDisplay:
                 self._ended[job.identity] = report
                 self._ingest(report.run_id)
                 self._tell(job, report)
+            case Lost():
+                self._running.pop(slot, None)
+                self._console.print(
+                    Text(
+                        f"{job.submission} on {job.workload}, seed {job.seed}: {report.reason}; "
+                        "the run is made again.",
+                        style="yellow",
+                    )
+                )
             case Refused():
                 self._end(slot, job)
                 if not report.interrupted:
@@ -155,15 +165,17 @@ class SweepDisplay:
             )
 
     def _time_left(self) -> str:
-        return seconds(sum(self._left.values()) / self._slots)
+        return seconds(sum(self._left.values()) / len(self._places))
 
     def _table(self) -> Table:
         table = _standing_table(self._before, self._ended)
         table.title = f"{len(self._left)} runs to go, about {self._time_left()}"
         table.title_justify = "left"
-        for job, words in self._running.values():
+        for slot, (job, words) in sorted(self._running.items()):
+            place = f" on {self._places[slot]}" if self._places[slot] else ""
             table.add_row(
-                job.workload, Text.assemble((job.submission, "bold"), f" seed {job.seed}: {words}")
+                job.workload,
+                Text.assemble((job.submission, "bold"), f" seed {job.seed}{place}: {words}"),
             )
         return table
 
