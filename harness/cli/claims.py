@@ -134,7 +134,7 @@ def run_claims(
     from harness.cli.sweep_display import carry_out
     from harness.data_files import require
     from harness.sweeps.claims import claimants, trial_of
-    from harness.sweeps.local import local_slots
+    from harness.sweeps.local import LocalExecutor, local_slots
 
     if every == bool(submissions):
         raise UsageError("Name submissions whose claims to measure, or --all.")
@@ -146,7 +146,7 @@ def run_claims(
     tried = [trial_of(card, claim, trials, slots[0], home) for card, claim in chosen]
     planned = {job.identity: job for one in tried for job in (*one.own.jobs, *one.other.jobs)}
     if planned:
-        ended = carry_out(list(planned.values()), slots, home, dry_run=dry_run)
+        ended = carry_out(list(planned.values()), LocalExecutor(slots), home, dry_run=dry_run)
         if ended not in (None, EXIT_OK):
             return ended or EXIT_OK
     if dry_run:

@@ -26,6 +26,7 @@ from harness.cli.wording import OUTCOME_WORDS, metric_value, seconds
 from harness.errors import UsageError
 from harness.judging.sequential_test import fewest_pairs
 from harness.sweeps.contest import Contest, Result, Terms
+from harness.sweeps.execution import Lost
 from harness.sweeps.jobs import Job
 from harness.sweeps.worker import Began, Finished, Measured, Refused, Report, Said
 
@@ -145,7 +146,7 @@ class CompareDisplay:
         if self._live is not None:
             self._live.stop()
 
-    def reported(self, slot: int, job: Job, report: Report) -> None:  # noqa: ARG002 - there is one
+    def reported(self, slot: int, job: Job, report: Report | Lost) -> None:  # noqa: ARG002 - there is one
         """Take what the worker reports."""
         match report:
             case Said():

@@ -91,7 +91,7 @@ def sensitivity(
     from harness.cli.sweep_display import carry_out
     from harness.data_files import require
     from harness.judging.sensitivity import sensitivity as figures_of
-    from harness.sweeps.local import local_slots
+    from harness.sweeps.local import LocalExecutor, local_slots
     from harness.sweeps.sensitivity import axis, factors, rates_of, sensitivity_jobs
 
     card = catalogue.workload(_one_workload(workload)).card
@@ -106,7 +106,7 @@ def sensitivity(
     require([card])
     slots = local_slots(device, jobs)
     planned = sensitivity_jobs(axes, card.name, seeds, slots[0], home)
-    ended = carry_out(planned, slots, home, dry_run=dry_run)
+    ended = carry_out(planned, LocalExecutor(slots), home, dry_run=dry_run)
     if ended is not None:
         return ended
     rates, missing = rates_of(axes, planned, home)

@@ -1,18 +1,22 @@
 """`bench sweep`: many runs, planned, interleaved, resumable."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
+from harness.cli.executors import executor_options
 from harness.cli.parameters import data_dir_option, results_option
 from harness.cli.run import MAX_SEED, Paces, check_writable, orderly_interrupt
 from harness.errors import UsageError
 from harness.home import results_home
 
 if TYPE_CHECKING:
+    from harness.sweeps.execution import Executor
     from harness.sweeps.sweep_file import SweepFile
 
 
@@ -26,11 +30,7 @@ if TYPE_CHECKING:
 @click.option("--trials", type=click.IntRange(1, 10_000), metavar="K", help="Points of a study.")
 @click.option("--studies", type=click.IntRange(1, 1000), metavar="M", help="Repetitions.")
 @click.option("--budget", type=Paces(), metavar="PACES", help="[default: the workloads' own]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--jobs", type=click.IntRange(1, 1024), metavar="N",
-    help="Runs at a time. [default: one a GPU, or one on the CPU]",
-)  # fmt: skip
+@executor_options
 @click.option("--retry-failed", is_flag=True, help="Run again what crashed or ran out of memory.")
 @click.option("--retry-tainted", is_flag=True, help="Run again what was tainted.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and how long it would take.")
@@ -46,8 +46,7 @@ def sweep(
     trials: int | None,
     studies: int | None,
     budget: float | None,
-    device: str,
-    jobs: int | None,
+    executor: Callable[[], "Executor"],
     retry_failed: bool,
     retry_tainted: bool,
     dry_run: bool,
@@ -59,20 +58,22 @@ def sweep(
     cut, and a larger one adds what is missing. The order interleaves the submissions, so that
     what drifts on the machine hits all alike.
 
+    With --executor ray, the nodes of a cluster take runs: one at a time on each GPU, or on each
+    node's cores. They must be of one machine class and see the results' folder. A run whose
+    node dies is made again.
+
     \b
     Examples:
       bench sweep -s adamw,lion,muon -w @core --seeds 5
       bench sweep -s lion -w resnet,gpt --ruleset external --trials 5 --studies 3
       bench sweep plan.yaml --dry-run
+      bench sweep plan.yaml --executor ray --ray-address head:6379 --results /shared/results
 
     Exit codes: 0 every run ended by itself, on target or not; 2 usage; 4 a run crashed, ran
     out of memory, hung or could not be made; 130 interrupted.
     """  # noqa: D301 - click reads the backspace
-    from harness import catalogue
     from harness.cli.sweep_display import SweepDisplay, print_plan, print_summary
-    from harness.data_files import require
     from harness.sweeps.jobs import jobs_of
-    from harness.sweeps.local import LocalExecutor, local_slots
     from harness.sweeps.status import FAILED, Retry, standing
 
     given = {
@@ -86,22 +87,21 @@ def sweep(
     asked = _asked(plan, submission, workload, given)
     home = results_home(results)
     check_writable(home)
-    slots = local_slots(device, jobs)
     retry = Retry(failed=retry_failed, tainted=retry_tainted)
-    planned = jobs_of(asked, slots[0], home)
-    require(catalogue.workload(name).card for name in {job.workload for job in planned})
-    before = standing(home, planned, retry)
-    if dry_run:
-        print_plan(before, len(slots))
-        return EXIT_OK
-    display = SweepDisplay(home, before, len(slots))
-    with orderly_interrupt() as interrupt:
-        with display:
-            LocalExecutor(slots).run(before.queued, display, interrupt.asked)
-        after = standing(home, planned, Retry())
-        print_summary(after, display.refused)
-        if interrupt.asked():
-            return EXIT_INTERRUPTED
+    with closing(executor()) as slots:
+        planned = slots.planned(partial(jobs_of, asked, home=home))
+        before = standing(home, planned, retry)
+        if dry_run:
+            print_plan(before, len(slots.places))
+            return EXIT_OK
+        display = SweepDisplay(home, before, slots.places)
+        with orderly_interrupt() as interrupt:
+            with display:
+                slots.run(before.queued, display, interrupt.asked)
+            after = standing(home, planned, Retry())
+            print_summary(after, display.refused)
+            if interrupt.asked():
+                return EXIT_INTERRUPTED
     failed = any(run.outcome in FAILED for run in after.past.values())
     return EXIT_RUN_ENDED_OTHERWISE if failed or display.refused else EXIT_OK
 

@@ -14,8 +14,8 @@ from rich.text import Text
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK
 from harness.cli.run import orderly_interrupt
 from harness.cli.wording import OUTCOME_WORDS, metric_value, seconds
-from harness.sweeps.jobs import Job, Slot
-from harness.sweeps.local import LocalExecutor
+from harness.sweeps.execution import Executor, Lost
+from harness.sweeps.jobs import Job
 from harness.sweeps.status import FAILED, Retry, Standing
 from harness.sweeps.status import standing as status
 from harness.sweeps.worker import Began, Finished, Measured, Refused, Report, Said
@@ -25,17 +25,17 @@ REASONS_SHOWN = 5
 
 
 def carry_out(
-    planned: Sequence[Job], slots: Sequence[Slot], home: Path, *, dry_run: bool
+    planned: Sequence[Job], executor: Executor, home: Path, *, dry_run: bool
 ) -> int | None:
     """Make the runs that are not there yet; return an exit code where that is all for now."""
     retry = Retry(failed=True)
     before = status(home, planned, retry)
     if dry_run:
-        print_plan(before, len(slots))
+        print_plan(before, len(executor.places))
         return EXIT_OK
-    display = SweepDisplay(home, before, len(slots))
+    display = SweepDisplay(home, before, executor.places)
     with orderly_interrupt() as interrupt, display:
-        LocalExecutor(slots).run(before.queued, display, interrupt.asked)
+        executor.run(before.queued, display, interrupt.asked)
     if not interrupt.asked():
         return None
     left = len(status(home, planned, retry).queued)
@@ -90,11 +90,11 @@ def print_summary(standing: Standing, refused: Iterable[tuple[Job, str]]) -> Non
 class SweepDisplay:
     """Watches a sweep; collects what ended into the index, since only one may."""
 
-    def __init__(self, home: Path, standing: Standing, slots: int) -> None:
+    def __init__(self, home: Path, standing: Standing, places: Sequence[str]) -> None:
         self.refused: list[tuple[Job, str]] = []
         self._home = home
         self._before = standing
-        self._slots = slots
+        self._places = places  # a slot's name, by its number
         self._running: dict[int, tuple[Job, str]] = {}
         self._ended: dict[str, Finished] = {}
         self._left = {job.identity: standing.seconds[job.identity] for job in standing.queued}
@@ -124,7 +124,7 @@ class SweepDisplay:
         if self._live is not None:
             self._live.stop()
 
-    def reported(self, slot: int, job: Job, report: Report) -> None:
+    def reported(self, slot: int, job: Job, report: Report | Lost) -> None:
         """Take what a worker reports."""
         match report:
             case Said():
@@ -139,6 +139,15 @@ class SweepDisplay:
                 self._ended[job.identity] = report
                 self._ingest(report.run_id)
                 self._tell(job, report)
+            case Lost():
+                self._running.pop(slot, None)
+                self._console.print(
+                    Text(
+                        f"{job.submission} on {job.workload}, seed {job.seed}: {report.reason}; "
+                        "the run is made again.",
+                        style="yellow",
+                    )
+                )
             case Refused():
                 self._end(slot, job)
                 if not report.interrupted:
@@ -178,15 +187,17 @@ class SweepDisplay:
             )
 
     def _time_left(self) -> str:
-        return seconds(sum(self._left.values()) / self._slots)
+        return seconds(sum(self._left.values()) / len(self._places))
 
     def _table(self) -> Table:
         table = _standing_table(self._before, self._ended)
         table.title = f"{len(self._left)} runs to go, about {self._time_left()}"
         table.title_justify = "left"
-        for job, words in self._running.values():
+        for slot, (job, words) in sorted(self._running.items()):
+            place = f" on {self._places[slot]}" if self._places[slot] else ""
             table.add_row(
-                job.workload, Text.assemble((job.submission, "bold"), f" seed {job.seed}: {words}")
+                job.workload,
+                Text.assemble((job.submission, "bold"), f" seed {job.seed}{place}: {words}"),
             )
         return table
 

@@ -1,5 +1,8 @@
 """`bench tune`: find a submission's hyperparameters on a workload, or on several at once."""
 
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.cli import EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
+from harness.cli.executors import executor_options
 from harness.cli.parameters import SubmissionName, WorkloadName, data_dir_option, results_option
 from harness.cli.run import check_writable
 from harness.errors import UsageError
@@ -16,6 +20,7 @@ from harness.home import results_home
 if TYPE_CHECKING:
     from harness.cards import SubmissionCard
     from harness.judging.tuning import Trial
+    from harness.sweeps.execution import Executor
 
 TRIALS_SHOWN = 10
 
@@ -35,11 +40,7 @@ TRIALS_SHOWN = 10
 @click.option("--points-seed", type=click.IntRange(0), default=0, show_default=True,
     help="Another seed draws other points.",
 )  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--jobs", type=click.IntRange(1, 1024), metavar="N",
-    help="Runs at a time. [default: one a GPU, or one on the CPU]",
-)  # fmt: skip
+@executor_options
 @click.option("--write", is_flag=True, help="Put the best point on the submission's card.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and how long it would take.")
 @data_dir_option
@@ -51,8 +52,7 @@ def tune(
     seeds: int,
     across_workloads: bool,
     points_seed: int,
-    device: str,
-    jobs: int | None,
+    executor: Callable[[], "Executor"],
     write: bool,
     dry_run: bool,
     results: str | None,
@@ -73,24 +73,21 @@ def tune(
     """  # noqa: D301 - click reads the backspace
     from harness import catalogue
     from harness.cli.sweep_display import carry_out
-    from harness.data_files import require
     from harness.suites import workloads_named
-    from harness.sweeps.local import local_slots
     from harness.sweeps.tuning import points_to_try, trials_of, tuning_jobs
 
     card = _card(submission)
     home = results_home(results)
     check_writable(home)
     cards = [catalogue.workload(name).card for name in workloads_named(workload)]
-    require(cards)
-    slots = local_slots(device, jobs)
     together = points_to_try(card, None, trials, points_seed)
     points = {
         one.name: together if across_workloads else points_to_try(card, one, trials, points_seed)
         for one in cards
     }
-    planned = tuning_jobs(submission, points, seeds, slots[0], home)
-    ended = carry_out(planned, slots, home, dry_run=dry_run)
+    with closing(executor()) as slots:
+        planned = slots.planned(partial(tuning_jobs, submission, points, seeds, home=home))
+        ended = carry_out(planned, slots, home, dry_run=dry_run)
     if ended is not None:
         return ended
     missing = 0

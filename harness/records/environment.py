@@ -12,7 +12,7 @@ import psutil
 import harness
 from harness.device import Device, cpu_model
 
-_VARIABLES = ("OMP_", "MKL_", "KMP_", "CUDA_", "TORCH", "PYTORCH", "NCCL_", "CUBLAS_")
+VARIABLES = ("OMP_", "MKL_", "KMP_", "CUDA_", "TORCH", "PYTORCH", "NCCL_", "CUBLAS_")
 
 
 def describe_environment(device: Device) -> dict[str, object]:
@@ -43,7 +43,7 @@ def describe_environment(device: Device) -> dict[str, object]:
         },
         "git": _revision(Path(harness.__file__).parents[1]),
         "variables": {
-            name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)
+            name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)
         },
     }
 

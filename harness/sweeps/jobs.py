@@ -8,6 +8,7 @@ from pathlib import Path
 from harness import catalogue
 from harness.candidates import candidate_named, split_names
 from harness.cards import SubmissionCard
+from harness.data_files import require
 from harness.errors import UsageError
 from harness.run import Plan, Request, plan
 from harness.suites import workloads_named
@@ -35,6 +36,19 @@ class Slot:
     device: str
     cores: tuple[int, ...] | None = None
     beside: int = 0
+
+    @property
+    def name(self) -> str:
+        """How its runs are told from those beside them, empty where none are."""
+        if self.cores is not None:
+            return f"cores {', '.join(map(str, self.cores))}"
+        return "" if self.device == "cpu" else self.device
+
+    def take(self, request: Request) -> Request:
+        """Return the request as this slot runs it."""
+        return dataclasses.replace(
+            request, device=self.device, cores=self.cores, beside=self.beside
+        )
 
 
 def job_of(chosen: Plan, seed: int) -> Job:
@@ -82,6 +96,14 @@ def jobs_of(sweep: SweepFile, slot: Slot, home: Path) -> list[Job]:
     return jobs
 
 
+def require_data(jobs: Sequence[Job]) -> None:
+    """Refuse jobs whose data files are missing or damaged here.
+
+    Raises as `harness.data_files.require`.
+    """
+    require(catalogue.workload(name).card for name in dict.fromkeys(job.workload for job in jobs))
+
+
 def _rounds(sweep: SweepFile, ruleset: Ruleset | None) -> list[tuple[int | None, int | None]]:
     if ruleset is None:
         return [(None, None)] * (sweep.seeds or 1)
@@ -108,15 +130,13 @@ def _request(
         submission=entrant.submission,
         workload=workload,
         settings=tuple(f"{name}={value}" for name, value in entrant.set.items()),
-        device=slot.device,
-        cores=slot.cores,
-        beside=slot.beside,
         home=home,
         budget_paces=sweep.budget_paces,
         ruleset=sweep.ruleset,
         study=study,
         trial=trial,
     )
+    request = slot.take(request)
     if ruleset is None:
         return request
     if sweep.budget_paces is None and ruleset.budget_factor != 1:

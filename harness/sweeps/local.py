@@ -1,23 +1,18 @@
 """The local executor: one worker process a slot, a slot being a GPU or a set of cores."""
 
-import os
+import itertools
 import queue
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-
-import msgspec
 
 from harness.cores import cpu_quota, physical_cores
 from harness.device import resolve_device, visible_gpus
 from harness.errors import UsageError
 from harness.sweeps.execution import Watcher
-from harness.sweeps.jobs import Job, Slot
-from harness.sweeps.worker import Finished, Refused, Report, Task
+from harness.sweeps.jobs import Job, Slot, require_data
+from harness.sweeps.worker import Refused, Report, Task
+from harness.sweeps.worker_process import WORKER, WorkerDiedError, WorkerProcess
 
 POLL_S = 0.2
 CORES_A_RUN = 2  # one trains, one referees
@@ -31,7 +26,7 @@ def local_slots(device: str, count: int | None) -> list[Slot]:
     """
     chosen = resolve_device(device)
     if chosen.gpu is None:
-        return _core_slots(count or 1)
+        return core_slots(count or 1)
     gpus = visible_gpus() if device in ("auto", "cuda") else [chosen.gpu]
     if count is not None and count > len(gpus):
         raise UsageError(
@@ -47,10 +42,18 @@ def local_slots(device: str, count: int | None) -> list[Slot]:
     return [Slot(device=f"cuda:{gpu.index}") for gpu in gpus]
 
 
-def _core_slots(count: int) -> list[Slot]:
-    if count == 1:
-        return [Slot(device="cpu")]
+def core_slots(count: int, cpus: int | None = None) -> list[Slot]:
+    """Return `count` equal sets of this machine's cores, or of as many as hold `cpus` CPUs.
+
+    Raises:
+        UsageError: fewer cores than that takes.
+    """
     cores = physical_cores()
+    if cpus is not None and cpus < sum(map(len, cores)):
+        held = itertools.accumulate(map(len, cores))
+        cores = [core for core, logical in zip(cores, held, strict=True) if logical <= cpus]
+    elif count == 1:
+        return [Slot(device="cpu")]
     quota = cpu_quota()
     usable = len(cores) if quota is None else min(len(cores), int(quota))
     each = usable // count
@@ -66,15 +69,23 @@ def _core_slots(count: int) -> list[Slot]:
     ]
 
 
-WORKER = (sys.executable, "-m", "harness.sweeps.worker")
-
-
 class LocalExecutor:
     """Runs jobs on this machine's slots, in workers that `command` and our pid start."""
 
     def __init__(self, slots: Sequence[Slot], command: Sequence[str] = WORKER) -> None:
         self._slots = slots
         self._command = command
+
+    @property
+    def places(self) -> list[str]:
+        """See `Executor`."""
+        return [slot.name for slot in self._slots]
+
+    def planned(self, make: Callable[[Slot], list[Job]]) -> list[Job]:
+        """See `Executor`."""
+        jobs = make(self._slots[0])
+        require_data(jobs)
+        return jobs
 
     def run(self, jobs: Sequence[Job], watcher: Watcher, interrupted: Callable[[], bool]) -> None:
         """See `Executor`."""
@@ -107,9 +118,12 @@ class LocalExecutor:
             for slot in slots:
                 slot.interrupt()
 
+    def close(self) -> None:
+        """See `Executor`."""
+
 
 class _Slot(threading.Thread):
-    """Feeds one worker, and starts another where it died."""
+    """Feeds one worker, and another where it died."""
 
     def __init__(
         self,
@@ -121,15 +135,13 @@ class _Slot(threading.Thread):
         stopping: threading.Event,
     ) -> None:
         super().__init__(daemon=True)
-        self._number, self._slot, self._command = number, slot, command
+        self._number, self._slot = number, slot
         self._todo, self._heard, self._stopping = todo, heard, stopping
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._worker = WorkerProcess(command)
 
     def interrupt(self) -> None:
         """Have the worker end its run."""
-        worker = self._worker
-        if worker is not None and worker.poll() is None:
-            worker.send_signal(signal.SIGINT)
+        self._worker.interrupt()
 
     def run(self) -> None:
         """Feed the worker until nothing is left."""
@@ -141,56 +153,15 @@ class _Slot(threading.Thread):
                     return
                 self._carry_out(job)
         finally:
-            self._close()
+            self._worker.close()
             self._heard.put(None)
 
     def _carry_out(self, job: Job) -> None:
-        worker = self._running_worker()
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        slot = self._slot
-        request = replace(job.request, device=slot.device, cores=slot.cores, beside=slot.beside)
+        task = Task.of(self._slot.take(job.request), job.seed)
         try:
-            worker.stdin.write(msgspec.json.encode(Task.of(request, job.seed)) + b"\n")
-            worker.stdin.flush()
-            for line in worker.stdout:
-                report = msgspec.json.decode(line, type=Report)
-                self._heard.put((self._number, job, report))
-                if isinstance(report, Finished | Refused):
-                    return
-        except (BrokenPipeError, msgspec.MsgspecError):
-            worker.kill()
-        code = self._close()
-        gone = Refused(
-            reason=f"its worker died ({_end_in_words(code)})",
-            interrupted=self._stopping.is_set(),
-        )
-        self._heard.put((self._number, job, gone))
+            self._worker.carry_out(task, lambda report: self._tell(job, report))
+        except WorkerDiedError as error:
+            self._tell(job, Refused(reason=str(error), interrupted=self._stopping.is_set()))
 
-    def _running_worker(self) -> "subprocess.Popen[bytes]":
-        if self._worker is None:
-            # A session of its own: Ctrl-C in the terminal is the sweep's to pass on.
-            self._worker = subprocess.Popen(
-                [*self._command, str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,
-            )
-        return self._worker
-
-    def _close(self) -> int:
-        """Let the worker end, and return its exit status."""
-        worker, self._worker = self._worker, None
-        if worker is None:
-            return 0
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        with suppress(OSError):  # it died with a task half told
-            worker.stdin.close()
-        code = worker.wait()
-        worker.stdout.close()
-        return code
-
-
-def _end_in_words(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    def _tell(self, job: Job, report: Report) -> None:
+        self._heard.put((self._number, job, report))

@@ -33,7 +33,6 @@ def claims(home: Path, monkeypatch: pytest.MonkeyPatch) -> Claims:
     def call(script: Script, *arguments: str) -> tuple[object, str, str]:
         runs = lambda slots: RecordedRuns(home, script)  # noqa: E731
         monkeypatch.setattr(local, "LocalExecutor", runs)
-        monkeypatch.setattr("harness.cli.sweep_display.LocalExecutor", runs)
         return bench("claims", "run", *arguments, "--device", "cpu")
 
     return call
