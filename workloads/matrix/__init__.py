@@ -1,0 +1,1 @@
+"""Low-rank matrices found from measurements of them."""
