@@ -32,7 +32,7 @@ Script = Callable[[Job, int], Made]  # the job, and how many runs of its identit
 class RecordedRuns:
     """Carries out jobs by writing their record, on a clock of its own."""
 
-    places: Sequence[str] = ()
+    places: Sequence[str] = ("",)
 
     def __init__(self, home: Path, script: Script) -> None:
         self.calls: list[list[tuple[str, int]]] = []
