@@ -21,6 +21,7 @@ from harness.cli.parameters import (
     SubmissionName,
     WorkloadName,
     data_dir_option,
+    nproc_option,
     results_option,
 )
 from harness.errors import UsageError
@@ -99,6 +100,7 @@ class Bytes(click.ParamType[int]):
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a hyperparameter; repeat."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@nproc_option
 @data_dir_option
 @results_option
 @click.option(
@@ -126,6 +128,7 @@ def run(
     seeds: int | None,
     settings: tuple[str, ...],
     device: str,
+    nproc: int,
     results: str | None,
     budget: float | None,
     memory_limit: int | None,
@@ -167,6 +170,7 @@ def run(
                 memory_limit_bytes=memory_limit,
                 clock=clock,
                 share=share,
+                nproc=nproc,
             )
         )
         for name in workloads_named(workload)

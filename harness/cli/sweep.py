@@ -9,6 +9,7 @@ import click
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
 from harness.cli.parameters import data_dir_option, results_option
 from harness.cli.run import MAX_SEED, Paces, check_writable, orderly_interrupt
+from harness.counters import MAX_RANKS
 from harness.errors import UsageError
 from harness.home import results_home
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 @click.option("--budget", type=Paces(), metavar="PACES", help="[default: the workloads' own]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
+    "--nproc", type=click.IntRange(1, MAX_RANKS), metavar="N",
+    help="Train each run in N processes that divide its batches. [default: 1]",
+)  # fmt: skip
+@click.option(
     "--jobs", type=click.IntRange(1, 1024), metavar="N",
     help="Runs at a time. [default: one a GPU, or one on the CPU]",
 )  # fmt: skip
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 @results_option
 def sweep(
     plan: Path | None,
+    *,
     submission: str | None,
     workload: str | None,
     seeds: int | None,
@@ -47,6 +53,7 @@ def sweep(
     studies: int | None,
     budget: float | None,
     device: str,
+    nproc: int | None,
     jobs: int | None,
     retry_failed: bool,
     retry_tainted: bool,
@@ -82,11 +89,12 @@ def sweep(
         "trials": trials,
         "studies": studies,
         "budget_paces": budget,
+        "nproc": nproc,
     }
     asked = _asked(plan, submission, workload, given)
     home = results_home(results)
     check_writable(home)
-    slots = local_slots(device, jobs)
+    slots = local_slots(device, jobs, asked.nproc)
     retry = Retry(failed=retry_failed, tainted=retry_tainted)
     planned = jobs_of(asked, slots[0], home)
     require(catalogue.workload(name).card for name in {job.workload for job in planned})

@@ -8,7 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
-from harness.cli.parameters import SubmissionName, WorkloadName, data_dir_option, results_option
+from harness.cli.parameters import (
+    SubmissionName,
+    WorkloadName,
+    data_dir_option,
+    nproc_option,
+    results_option,
+)
 from harness.cli.run import check_writable, orderly_interrupt
 from harness.errors import UsageError
 from harness.home import results_home
@@ -36,6 +42,7 @@ TRIALS_SHOWN = 10
     help="Another seed draws other points.",
 )  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@nproc_option
 @click.option(
     "--jobs", type=click.IntRange(1, 1024), metavar="N",
     help="Runs at a time. [default: one a GPU, or one on the CPU]",
@@ -52,6 +59,7 @@ def tune(
     across_workloads: bool,
     points_seed: int,
     device: str,
+    nproc: int,
     jobs: int | None,
     write: bool,
     dry_run: bool,
@@ -84,13 +92,13 @@ def tune(
     check_writable(home)
     cards = [catalogue.workload(name).card for name in workloads_named(workload)]
     require(cards)
-    slots = local_slots(device, jobs)
+    slots = local_slots(device, jobs, nproc)
     together = points_to_try(card, None, trials, points_seed)
     points = {
         one.name: together if across_workloads else points_to_try(card, one, trials, points_seed)
         for one in cards
     }
-    planned = tuning_jobs(submission, points, seeds, slots[0], home)
+    planned = tuning_jobs(submission, points, seeds, slots[0], home, nproc)
     before = standing(home, planned, Retry(failed=True))
     if dry_run:
         print_plan(before, len(slots))

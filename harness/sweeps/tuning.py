@@ -40,6 +40,7 @@ def tuning_jobs(
     seeds: int,
     slot: Slot,
     home: Path,
+    nproc: int = 1,
 ) -> list[Job]:
     """Return the runs that try each workload's points, `seeds` times each."""
     return [
@@ -52,6 +53,7 @@ def tuning_jobs(
                 ruleset=RULESET,
                 trials=len(tried),
                 studies=seeds,
+                nproc=nproc,
             ),
             slot,
             home,
