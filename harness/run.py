@@ -33,6 +33,8 @@ from harness.referee.referee import Patience, Referee
 from harness.referee.trainee_process import TraineeProcess
 from harness.seeds import SeedStreams
 from harness.spec import ClockKind, DataParallel, RunSpec
+from harness.telemetry.gpu_group import GpuGroup
+from harness.telemetry.nvml import GpuMonitor, GpuUnavailableError
 from harness.telemetry.rapl import RaplCounter
 from harness.telemetry.reading import Reading
 from harness.telemetry.sampler import Sampler
@@ -310,14 +312,13 @@ def _run_id(submission: str, workload: str, seed: int, created_unix_ns: int) -> 
 
 
 def _sampler(device: Device, pid: int, sink: Callable[[Reading], None]) -> Sampler:
-    gpu = None
+    gpu: GpuMonitor | GpuGroup | None = None
     if device.gpu is not None:
         import pynvml
 
-        from harness.telemetry.nvml import GpuMonitor, GpuUnavailableError
-
         try:
-            gpu = GpuMonitor(pynvml, device.gpu.uuid)
+            monitors = [GpuMonitor(pynvml, one.uuid) for one in device.gpus]
+            gpu = monitors[0] if len(monitors) == 1 else GpuGroup(monitors)
         except GpuUnavailableError:
             gpu = None
     return Sampler(pid, gpu, RaplCounter(), sink, evaluates_on_gpu=device.gpu is not None)
