@@ -81,8 +81,9 @@ class TorchRanks(Ranks):
 
     def _warm_up(self) -> None:
         """Connect the ranks and load what a first reduction loads, off the clock."""
-        scratch = nn.Linear(1, 1, device=self._device)
-        self.reducing(scratch)(torch.ones(1, 1, device=self._device)).sum().backward()
+        # Kept until after the backward pass: without it nothing would be reduced.
+        scratch = self.reducing(nn.Linear(1, 1, device=self._device))
+        scratch(torch.ones(1, 1, device=self._device)).sum().backward()
         self.at_boundary(0, False, 0)
 
     def close(self) -> None:

@@ -96,7 +96,8 @@ def test_two_processes_train_as_one_does(track: Track, notes: Path) -> None:
 )
 def test_other_recipes_do_too(track: Track, submission: str, notes: Path) -> None:
     one, two = (first_evaluations(track, submission, nproc, 3) for nproc in (1, 2))
-    assert (one.record.outcome, two.record.outcome) == ("stopped", "stopped"), two.record.reason
+    assert two.record.outcome == one.record.outcome, two.record.reason
+    assert two.record.outcome in ("stopped", "reached")
     for ours, theirs in zip(two.evaluations, one.evaluations, strict=True):
         assert (ours.steps, ours.examples) == (theirs.steps, theirs.examples)
         assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-4)

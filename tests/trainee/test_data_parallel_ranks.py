@@ -1,0 +1,94 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.cards import Place
+from harness.errors import UsageError
+from harness.rank_support import refuse_undivided
+from harness.session.ranks import Ranks
+from harness.spec import Part, Recipe
+from harness.trainee.data_parallel import is_lost_connection
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_three_ranks_agree() -> None:
+    found = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("three_ranks.py"))],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("examples", [1, 2, 63, 64, 65, 1000])
+def test_parts_cover_a_batch_evenly(count: int, examples: int) -> None:
+    class Numbered(Ranks):
+        def __init__(self, rank: int) -> None:
+            self.rank, self.count = rank, count
+
+    Numbered.__abstractmethods__ = frozenset()
+    parts = [Numbered(rank).own_part(examples) for rank in range(count)]  # type: ignore[abstract]
+    if examples < count:
+        assert parts == [None] * count
+        return
+    covered = [i for part in parts if part is not None for i in range(examples)[part]]
+    assert covered == list(range(examples))
+    sizes = {part.stop - part.start for part in parts if part is not None}
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_lost_connection_is_told_from_other_errors() -> None:
+    assert is_lost_connection(RuntimeError("[pair.cc:553] Connection closed by peer [::1]:80"))
+    assert not is_lost_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_lost_connection(KeyError("Connection closed by peer"))
+
+
+def recipe(place: Place, *needs: str) -> Recipe:
+    part = Part(name="mine", place=place, class_name="C", hyperparameters={}, needs=needs)  # type: ignore[arg-type]
+    return Recipe(
+        parts=[part],
+        batch_size=8,
+        horizon_examples=100,
+        warmup_fraction=0.1,
+        final_lr_fraction=0.1,
+        decay_exempt_roles=(),
+        clip_norm=None,
+        label_smoothing=0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "needs"),
+    [
+        ("optimizer", ()),
+        ("schedule", ("session",)),
+        ("schedule", ("optimizer",)),
+        ("data", ("session", "model")),
+        ("averaging", ("session", "model", "optimizer")),
+        ("objective", ()),
+        ("parameterization", ()),
+    ],
+)
+def test_recipes_that_divide(place: Place, needs: tuple[str, ...]) -> None:
+    refuse_undivided(recipe(place, *needs), 8)
+    with pytest.raises(UsageError, match="batch_size is 8"):
+        refuse_undivided(recipe(place, *needs), 9)
+
+
+@pytest.mark.parametrize(
+    ("place", "needs"),
+    [("optimizer", ("model",)), ("schedule", ("session", "model")), ("procedure", ())],
+)
+def test_recipes_that_do_not(place: Place, needs: tuple[str, ...]) -> None:
+    with pytest.raises(
+        UsageError, match=r"^'mine' does not train in several processes: .*\. Leave"
+    ):
+        refuse_undivided(recipe(place, *needs), 2)
