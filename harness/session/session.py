@@ -6,7 +6,7 @@ It never returns an evaluation metric and holds no evaluation data.
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -187,15 +187,20 @@ class Session:
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the model's outputs; counts a forward pass."""
         self.count(forward=batch.size, backward=0)
+        with self._randomness_for(batch):
+            return model(batch.inputs)  # type: ignore[no-any-return]
+
+    def _randomness_for(self, batch: Batch) -> AbstractContextManager[None]:
+        """Have what is done with a rank's part of a batch draw from a stream of its own."""
         if batch.whole is None or self._ranks is None:
-            return model(batch.inputs)  # type: ignore[no-any-return]
-        with self._ranks.own_randomness():
-            return model(batch.inputs)  # type: ignore[no-any-return]
+            return nullcontext()
+        return self._ranks.own_randomness()
 
     def per_example_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the training losses [B]: the objective's, else the workload's own."""
         if self._objective is not None:
-            return self._objective(outputs, batch.targets, batch.ids)
+            with self._randomness_for(batch):
+                return self._objective(outputs, batch.targets, batch.ids)
         return self._workload.per_example_loss(outputs, batch.targets, self._label_smoothing)
 
     def loss(self, losses: Tensor, batch: Batch) -> Tensor:

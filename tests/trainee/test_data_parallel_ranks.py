@@ -1,16 +1,22 @@
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.cards import Place
+from harness.counters import SIZE_BYTES, Counters, create_shared_file
 from harness.errors import UsageError
+from harness.messages import TraineeEnd
 from harness.rank_support import refuse_undivided
 from harness.session.ranks import Ranks
 from harness.spec import Part, Recipe
+from harness.trainee import data_parallel
 from harness.trainee.data_parallel import is_lost_connection
+from harness.trainee.rank_processes import RankProcess
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +49,35 @@ def test_parts_cover_a_batch_evenly(count: int, examples: int) -> None:
     assert covered == list(range(examples))
     sizes = {part.stop - part.start for part in parts if part is not None}
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "cpu:gloo,cuda:nccl")])
+def test_gpus_speak_nccl_and_the_processor_gloo(
+    monkeypatch: pytest.MonkeyPatch, device: str, backend: str
+) -> None:
+    stores: list[dict[str, object]] = []
+    groups: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(
+        data_parallel.dist, "TCPStore", lambda host, port, world, **more: stores.append(more)
+    )
+    monkeypatch.setattr(
+        data_parallel.dist, "init_process_group", lambda name, **more: groups.append((name, more))
+    )
+    monkeypatch.setattr(data_parallel.TorchRanks, "_warm_up", lambda ranks: None)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    pipe, other = socket.socketpair()
+    pipe.close()
+    other.close()
+    process = RankProcess(
+        rank=1, count=2, port=1, listener=None, pipe=TraineeEnd(pipe), others=None
+    )
+    descriptor = create_shared_file("test", SIZE_BYTES)
+    data_parallel.TorchRanks(process, torch.device(device), Counters(descriptor))
+    os.close(descriptor)
+    ((name, more),) = groups
+    assert (name, more["rank"], more["world_size"]) == (backend, 1, 2)
+    assert more["device_id"] == (torch.device(device) if "cuda" in device else None)
+    assert stores[0]["is_master"] is False
 
 
 def test_a_lost_connection_is_told_from_other_errors() -> None:
