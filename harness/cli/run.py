@@ -110,7 +110,10 @@ class Bytes(click.ParamType[int]):
     help="Give up after so many reference steps' time. [default: the workload's]",
 )
 @click.option(
-    "--memory-limit", type=Bytes(), metavar="BYTES", help="End the run over so much memory."
+    "--memory-limit",
+    type=Bytes(),
+    metavar="BYTES",
+    help="End the run over so much memory; processes share it equally.",
 )
 @click.option(
     "--clock",
@@ -144,6 +147,7 @@ def run(
       bench run -s lion -w resnet --seeds 5 --set lr=3e-4
       bench run -s lion -w @core
       bench run -s ./my_method.py:MyOptimizer -w resnet --json
+      bench run -s muon -w gpt --nproc 2
 
     Exit codes: 0 every run reached the target; 2 usage; 4 a run ended otherwise;
     130 interrupted.

@@ -152,6 +152,13 @@ def test_the_rank_that_hangs_is_named(track: Track, notes: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_rank_that_takes_too_much_memory_is_named(track: Track) -> None:
+    record = track.race("Hoards", nproc=2, memory_limit_bytes=4 << 30).record
+    assert record.outcome == "out_of_memory", record.reason
+    assert re.match(r"rank [01]: ", record.reason)
+
+
+@pytest.mark.slow
 def test_weights_that_part_are_found_at_the_next_evaluation(track: Track, notes: Path) -> None:
     record = track.race(f"{ILL_RANKS}:GoesItsOwnWay", nproc=2).record
     assert record.outcome == "disqualified" and record.evaluations == 1
