@@ -91,7 +91,6 @@ def test_two_processes_train_as_one_does(track: Track, notes: Path) -> None:
         "linupper",
         "rs2+uba",
         "selective-backprop",  # scores examples
-        "el2n",  # trains a pilot
     ],
 )
 def test_other_recipes_do_too(track: Track, submission: str, notes: Path) -> None:
@@ -101,8 +100,16 @@ def test_other_recipes_do_too(track: Track, submission: str, notes: Path) -> Non
     for ours, theirs in zip(two.evaluations, one.evaluations, strict=True):
         assert (ours.steps, ours.examples) == (theirs.steps, theirs.examples)
         assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-4)
-        if submission != "el2n":  # both processes train the pilot
-            assert ours.model_passes == theirs.model_passes
+        assert ours.model_passes == theirs.model_passes
+
+
+@pytest.mark.slow
+def test_what_every_process_does_counts_for_each(track: Track) -> None:
+    """The pilot of EL2N, say, which both train and score alike."""
+    one, two = (track.race("el2n", nproc=nproc).record for nproc in (1, 2))
+    assert (one.outcome, two.outcome) == ("reached", "reached")
+    pilot = [record.model_passes - 3 * record.examples for record in (one, two)]
+    assert pilot[1] == 2 * pilot[0] > 0
 
 
 @pytest.mark.slow
