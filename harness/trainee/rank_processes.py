@@ -104,6 +104,8 @@ class OtherRanks:
         self._ready = threading.Semaphore(0)
         self._failed = threading.Event()
         self._closing = False
+        self._codes: dict[int, int] = {}
+        self._collecting = threading.Lock()
         self._kills = KernelMemoryKills()
 
     def listen(self) -> None:
@@ -155,7 +157,7 @@ class OtherRanks:
         code = self._end_of(pid, time.monotonic() + FAREWELL_S)
         if code is None:
             yield messages.Failed(
-                kind="disqualified", summary="the process closed its pipe and went on", traceback=""
+                kind="disqualified", summary="closed its pipe and went on", traceback=""
             )
         elif self._kills.explain(code):
             words = f"{end_in_words(code)}: the machine ran out of memory"
@@ -164,16 +166,17 @@ class OtherRanks:
             yield messages.Failed(kind="exception", summary=end_in_words(code), traceback="")
 
     def _end_of(self, pid: int, deadline: float) -> int | None:
-        """Return the code with which a rank ended, None if it has not by then."""
+        """Return the code with which a rank ended, None if it is not known to have by then."""
         while True:
-            try:
-                # Left to be collected: the thread that listens and `await_end` may both ask.
-                found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return 0
-            if found is not None:
-                killed = found.si_code != os.CLD_EXITED
-                return -found.si_status if killed else found.si_status
+            with self._collecting:  # the thread that listens and `await_end` may both ask
+                if pid not in self._codes:
+                    ended, status = 0, 0
+                    with contextlib.suppress(ChildProcessError):  # the submission collected it
+                        ended, status = os.waitpid(pid, os.WNOHANG)
+                    if ended:
+                        self._codes[pid] = os.waitstatus_to_exitcode(status)
+                if pid in self._codes:
+                    return self._codes[pid]
             if time.monotonic() >= deadline:
                 return None
             time.sleep(_POLL_S)

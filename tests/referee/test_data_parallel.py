@@ -1,20 +1,23 @@
 """Runs in two processes, on quick/blobs: they train as one does, and end as one."""
 
+import dataclasses
 import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from referee.quick_runs import PLUGINS, QUICKLY, Track, is_alive, processes_of_runs, wait_until
 from referee.test_sudden_ends import assert_interrupted, kill, only_run, start
 
+from harness.cores import RankCores
 from harness.errors import UsageError
 from harness.events import Evaluation
 from harness.records.record import RunDetail
 from harness.referee.referee import Patience
-from harness.run import Plan, Request, plan
+from harness.run import Plan, Request, _device_taints, plan
 
 ILL_RANKS = PLUGINS / "timetrial_quick" / "ill_ranks.py"
 
@@ -172,9 +175,8 @@ def test_weights_that_part_are_found_at_the_next_evaluation(track: Track, notes:
     assert record.reason.startswith("the ranks train different weights (0.weight and ")
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_all_ranks_end_with_their_referee(
     track: Track, tmp_path: Path, notes: Path, number: signal.Signals, quick_weights: Path
 ) -> None:
@@ -222,6 +224,15 @@ def test_what_would_train_otherwise_is_refused(tmp_path: Path, submission: str, 
 def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"recipe.batch_size is 32\. Use --nproc 32 or fewer"):
         request(tmp_path, "adamw", nproc=33)
+
+
+def test_ranks_that_share_cores_taint(tmp_path: Path) -> None:
+    chosen = request(tmp_path, "adamw", nproc=3)
+    alone = SimpleNamespace(taints=[])
+    for used, taints in ((3, []), (2, ["3 processes shared 2 training cores"])):
+        cores = RankCores(cores=[[1]] * 3, threads=1, used=used)
+        found = _device_taints(dataclasses.replace(chosen, rank_cores=cores), alone)  # type: ignore[arg-type]
+        assert [taint for taint in found if "processes" in taint] == taints
 
 
 def test_the_number_of_processes_is_in_identity_and_machine_class(tmp_path: Path) -> None:

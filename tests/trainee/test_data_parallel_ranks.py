@@ -21,6 +21,7 @@ from harness.trainee.rank_processes import RankProcess
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_three_ranks_agree() -> None:
     found = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("three_ranks.py"))],
