@@ -21,6 +21,36 @@ class CorePlan:
     threads: int  # one a physical core of the trainee's
     single_core: bool
 
+    def for_ranks(self, count: int) -> "RankCores":
+        """Divide the trainee's physical cores among the ranks of a data-parallel run.
+
+        Each gets as many as any other, and one that is left over stays idle: the slowest rank
+        sets the pace of all. Ranks that are more than the cores share them all.
+        """
+        physical = _by_core(self.trainee, {cpu: _siblings(cpu) for cpu in self.trainee})
+        each = (len(physical) if physical else self.threads) // count
+        if each == 0:
+            return RankCores(cores=[self.trainee] * count, threads=1, used=self.threads)
+        cores = [
+            sorted(cpu for core in physical[rank * each : (rank + 1) * each] for cpu in core)
+            for rank in range(count)
+        ]
+        return RankCores(cores=cores, threads=each, used=each * count)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankCores:
+    """The cores of each rank, likewise."""
+
+    cores: list[list[int]]
+    threads: int  # of each rank
+    used: int  # physical cores of all ranks
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are fewer cores than ranks."""
+        return self.used < len(self.cores)
+
 
 def plan_cores(within: Sequence[int] | None = None) -> CorePlan:
     """Give the referee the first physical core and the trainee all others that we may use.

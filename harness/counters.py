@@ -2,6 +2,8 @@
 
 Aligned eight-byte words, each written by one side only, so no lock is needed. A step costs
 the trainee a few stores; the referee reads at its leisure for the display and the watchdog.
+Where several ranks train together, rank 0 writes for all; each has a word for its process id and
+one that tells how far it is.
 """
 
 import mmap
@@ -42,8 +44,28 @@ class Counters:
         """Have the trainee evaluate at its next step boundary (referee)."""
         self.words[EVALUATE_NOW] = 1
 
+    def register_rank(self, rank: int, pid: int) -> None:
+        """Say which process a rank is (that rank)."""
+        self.words[RANK_PIDS + rank] = pid
 
+    def advance(self, rank: int) -> None:
+        """Say that a rank is one pass or step further (that rank)."""
+        self.words[RANK_PROGRESS + rank] += 1
+
+    def rank_pids(self) -> list[int]:
+        """Return the processes of the ranks that have registered; empty without ranks."""
+        return [pid for pid in self.words[RANK_PIDS : RANK_PIDS + MAX_RANKS] if pid]
+
+    def rank_behind(self) -> int | None:
+        """Return the rank that is further behind than every other, if one is."""
+        progress = list(self.words[RANK_PROGRESS : RANK_PROGRESS + len(self.rank_pids())])
+        least = min(progress, default=0)
+        return progress.index(least) if len(progress) > 1 and progress.count(least) == 1 else None
+
+
+MAX_RANKS = 64
 STEPS, EXAMPLES, MODEL_PASSES, NOT_FINITE, EVALUATE_NOW = range(5)
+RANK_PIDS, RANK_PROGRESS = 64, 64 + MAX_RANKS  # the first of as many words
 
 
 def create_shared_file(name: str, size_bytes: int) -> int:

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,23 +24,54 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """`cpu`, or `cuda:N` with its GPU."""
+    """`cpu`, or `cuda:N` with its GPU; further ranks have the GPUs that follow it."""
 
     name: str
     gpu: Gpu | None
+    further_gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs of all ranks, in their order."""
+        return () if self.gpu is None else (self.gpu, *self.further_gpus)
 
     @property
     def lease_name(self) -> str:
-        """What a run must hold alone."""
+        """What a run must hold alone, beside its further GPUs."""
         return "cpu" if self.gpu is None else self.gpu.uuid
 
 
-def resolve_device(text: str) -> Device:
-    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`.
+def resolve_device(text: str, nproc: int = 1) -> Device:
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`; the first of `nproc` GPUs.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: no such device here, or GPUs that are too few or of different kinds.
     """
+    device = _first_device(text)
+    if device.gpu is None or nproc == 1:
+        return device
+    first = device.gpu.index
+    gpus = visible_gpus()[first : first + nproc]
+    if len(gpus) < nproc:
+        raise UsageError(
+            f"--nproc {nproc} needs {nproc} GPUs, a process each; from {device.name} on there "
+            f"{'is 1' if len(gpus) == 1 else f'are {len(gpus)}'} here. Use fewer, or --device cpu."
+        )
+    refuse_different(gpus)
+    return Device(name=device.name, gpu=gpus[0], further_gpus=tuple(gpus[1:]))
+
+
+def refuse_different(gpus: Sequence[Gpu]) -> None:
+    """Raise UsageError unless all are of one kind."""
+    kinds = sorted({gpu.name for gpu in gpus})
+    if len(kinds) > 1:
+        raise UsageError(
+            f"The GPUs differ ({', '.join(kinds)}), and times on them do not compare. Choose some "
+            "by CUDA_VISIBLE_DEVICES."
+        )
+
+
+def _first_device(text: str) -> Device:
     if text == "cpu":
         return Device(name="cpu", gpu=None)
     match = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", text)
@@ -54,7 +86,7 @@ def resolve_device(text: str) -> Device:
     cpu_build = importlib.metadata.version("torch").endswith("+cpu")
     if text == "auto":
         return (
-            Device(name="cuda:0", gpu=gpus[0]) if gpus and not cpu_build else resolve_device("cpu")
+            Device(name="cuda:0", gpu=gpus[0]) if gpus and not cpu_build else _first_device("cpu")
         )
     assert match is not None
     index = int(match[1] or 0)
@@ -115,17 +147,20 @@ def _visible(found: list[tuple[str, str]], variable: str | None) -> list[tuple[s
     return chosen
 
 
-def machine_class(device: Device, training_cores: int, beside: int = 0) -> str:
-    """Return the class inside which results compare: CPU, cores used, GPU, driver, torch.
+def machine_class(device: Device, training_cores: int, beside: int = 0, nproc: int = 1) -> str:
+    """Return the class inside which results compare: CPU, cores used, GPUs, driver, torch.
 
-    `beside` is how many other runs the machine carries at the same time, on cores of their own.
+    `beside` is how many other runs the machine carries at the same time, on cores of their own;
+    `nproc` how many processes train together, on a GPU each or on the cores.
     """
     cpu = f"{cpu_model()}, {training_cores} training core{'s' if training_cores > 1 else ''}"
+    if nproc > 1:
+        cpu += f" in {nproc} processes"
     if beside:
         cpu += f" beside {beside} other run{'s' if beside > 1 else ''}"
     parts = [cpu, f"torch {importlib.metadata.version('torch')}"]
     if device.gpu is not None:
-        parts.insert(0, f"1 × {device.gpu.name}, driver {device.gpu.driver}")
+        parts.insert(0, f"{len(device.gpus)} × {device.gpu.name}, driver {device.gpu.driver}")
     return " · ".join(parts)
 
 

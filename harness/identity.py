@@ -19,12 +19,13 @@ def identity(
     machine_class: str,
     *,
     budget_paces: float,
+    nproc: int = 1,
 ) -> str:
     """Return a hash of all that decides what a run will find, but for chance.
 
-    Source of the submission, version of the workload's card, point, seed, budget, machine class
-    and the versions of what computes. Not the path of a submission's file: a moved one is the
-    same.
+    Source of the submission, version of the workload's card, point, seed, budget, machine class,
+    number of processes and the versions of what computes. Not the path of a submission's file: a
+    moved one is the same.
     """
     question = {
         "source": resolved.source_sha256,
@@ -35,6 +36,8 @@ def identity(
         "machine_class": machine_class,
         "environment": environment(),
     }
+    if nproc > 1:
+        question["nproc"] = nproc
     encoded = msgspec.json.encode(question, order="deterministic")
     return hashlib.sha256(encoded).hexdigest()[:32]
 

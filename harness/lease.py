@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -26,9 +26,9 @@ FILE_CLOCK_STEP_NS = 10_000_000  # a file's times lag behind the clock by up to 
 class Lease:
     """A lease that is held, or deliberately not (`--share`)."""
 
-    def __init__(self, folder: Path, name: str, *, shared: bool) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], *, shared: bool) -> None:
         self._folder = folder
-        self._name = name
+        self._names = names
         self._shared = shared
         self._since = time.time_ns() - FILE_CLOCK_STEP_NS
 
@@ -38,9 +38,9 @@ class Lease:
         if self._shared:
             return ["the device was shared (--share)"]
         # Beside a run on a GPU, runs on other GPUs are legal; beside one on the CPU none is.
-        telling = {f"{CPU}.shared", f"{self._name}.shared"}
+        telling = {f"{name}.shared" for name in (CPU, *self._names)}
         for mark in self._folder.glob("*.shared"):
-            if self._name == CPU or mark.name in telling:
+            if CPU in self._names or mark.name in telling:
                 with suppress(OSError):
                     if mark.stat().st_mtime_ns >= self._since:
                         return ["another run used the device at the same time (--share)"]
@@ -48,8 +48,8 @@ class Lease:
 
     def beat(self) -> None:
         """A sharing run leaves its mark for the run that holds the lease."""
-        if self._shared:
-            mark = self._folder / f"{self._name}.shared"
+        for name in self._names if self._shared else ():
+            mark = self._folder / f"{name}.shared"
             with suppress(OSError):
                 mark.touch()
                 mark.chmod(0o666)
@@ -62,9 +62,10 @@ def leased(
     share: bool,
     waiting: Callable[[str], None],
     interrupted: Callable[[], bool],
+    further: Sequence[str] = (),
     folder: Path | None = None,
 ) -> Iterator[Lease]:
-    """Hold the device until the block ends.
+    """Hold the device, and `further` ones, until the block ends.
 
     Calls `waiting` with who holds it if it must wait.
 
@@ -72,14 +73,14 @@ def leased(
         KeyboardInterrupt: `interrupted` said so while it waited.
         UsageError: no lock can be taken in the folder of the leases.
     """
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", lease_name)
+    # In one order for all: two runs that want the same devices never wait for each other.
+    wanted = sorted(re.sub(r"[^A-Za-z0-9.-]+", "-", name) for name in (lease_name, *further))
     folder = folder or _folder()
     with suppress(OSError):
         folder.mkdir(exist_ok=True)
         folder.chmod(0o1777)  # other users of the machine take leases too
-    locks = [(CPU, fcntl.LOCK_EX if name == CPU else fcntl.LOCK_SH)]
-    if name != CPU:
-        locks.append((name, fcntl.LOCK_EX))
+    locks = [(CPU, fcntl.LOCK_EX if CPU in wanted else fcntl.LOCK_SH)]
+    locks += [(name, fcntl.LOCK_EX) for name in wanted if name != CPU]
     with ExitStack() as stack:
         for lock, kind in () if share else locks:
             try:
@@ -88,7 +89,7 @@ def leased(
                 raise _unusable(error) from None
             stack.callback(os.close, descriptor)
             _lock(descriptor, kind, lock, waiting, interrupted)
-        lease = Lease(folder, name, shared=share)
+        lease = Lease(folder, wanted, shared=share)
         lease.beat()
         yield lease
 

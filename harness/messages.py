@@ -7,6 +7,7 @@ stream socket, each message stands behind its length in four bytes, most signifi
 import select
 import socket
 import struct
+import threading
 import time
 from typing import Literal
 
@@ -176,11 +177,13 @@ class TraineeEnd:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._decoder: msgspec.msgpack.Decoder[FromReferee] = msgspec.msgpack.Decoder(FromReferee)
+        self._sending = threading.Lock()
 
     def send(self, message: FromTrainee) -> None:
-        """Send one message."""
+        """Send one message; from any thread."""
         try:
-            self._socket.sendall(_framed(message))
+            with self._sending:
+                self._socket.sendall(_framed(message))
         except OSError:
             raise RefereeGoneError from None
 
@@ -188,6 +191,10 @@ class TraineeEnd:
         """Block until the referee speaks."""
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         return self._decoder.decode(self._read(length))
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
 
     def _read(self, length: int) -> bytes:
         content = bytearray()

@@ -1,7 +1,9 @@
 """Stored paces: the seconds of a reference step, per machine × card version.
 
 A pace is measured once (harness.reference_step) and kept, so that a budget in paces means
-the same seconds in every run on this machine.
+the same seconds in every run on this machine. However many processes train, it is one process's,
+on all the cores that train (of several GPUs on the first): a run in several is to show in its
+normalised time what they gain.
 """
 
 import hashlib

@@ -16,13 +16,14 @@ from typing import Protocol
 from harness import catalogue, home
 from harness.cards import WorkloadCard
 from harness.catalogue import Entry
-from harness.cores import CorePlan, pinned, plan_cores
+from harness.cores import CorePlan, RankCores, pinned, plan_cores
 from harness.device import Device, machine_class, resolve_device
 from harness.events import Ended, Evaluation
 from harness.identity import identity
 from harness.lease import Lease, leased
 from harness.paces import Pace, load_pace, pace_path, store_pace
 from harness.prepared_paths import is_prepared
+from harness.rank_support import refuse_undivided
 from harness.recipe import Resolved, resolve
 from harness.records.environment import describe_environment
 from harness.records.record import RunDetail, read_run
@@ -31,7 +32,9 @@ from harness.referee.observer import Observer
 from harness.referee.referee import Patience, Referee
 from harness.referee.trainee_process import TraineeProcess
 from harness.seeds import SeedStreams
-from harness.spec import ClockKind, RunSpec
+from harness.spec import ClockKind, DataParallel, RunSpec
+from harness.telemetry.gpu_group import GpuGroup
+from harness.telemetry.nvml import GpuMonitor, GpuUnavailableError
 from harness.telemetry.rapl import RaplCounter
 from harness.telemetry.reading import Reading
 from harness.telemetry.sampler import Sampler
@@ -59,6 +62,7 @@ class Request:
     trial: int | None = None
     cores: tuple[int, ...] | None = None  # one of `beside + 1` sets of cores, each with its run
     beside: int = 0
+    nproc: int = 1  # processes that train together
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +75,7 @@ class Plan:
     device: Device
     cores: CorePlan
     machine_class: str
+    rank_cores: RankCores | None = None  # None: one process
 
     @property
     def card(self) -> WorkloadCard:
@@ -92,7 +97,12 @@ class Plan:
     def identity(self, seed: int) -> str:
         """What runs have in common that ask the same question (harness.identity)."""
         return identity(
-            self.resolved, self.card, seed, self.machine_class, budget_paces=self.budget_paces
+            self.resolved,
+            self.card,
+            seed,
+            self.machine_class,
+            budget_paces=self.budget_paces,
+            nproc=self.request.nproc,
         )
 
 
@@ -110,9 +120,12 @@ def plan(request: Request) -> Plan:
         UsageError: a name, key, value or device that does not exist.
     """
     entry = catalogue.workload(request.workload)
-    device = resolve_device(request.device)
+    device = resolve_device(request.device, request.nproc)
     cores = plan_cores(request.cores)
+    rank_cores = cores.for_ranks(request.nproc) if request.nproc > 1 else None
     resolved = resolve(request.submission, entry.card, request.settings, tuned=request.tuned)
+    if request.nproc > 1:
+        refuse_undivided(resolved.recipe, request.nproc)
     if request.tuning_effort is not None:
         resolved = dataclasses.replace(resolved, tuning_effort=request.tuning_effort)
     return Plan(
@@ -121,7 +134,13 @@ def plan(request: Request) -> Plan:
         resolved=resolved,
         device=device,
         cores=cores,
-        machine_class=machine_class(device, cores.threads, request.beside),
+        machine_class=machine_class(
+            device,
+            cores.threads if rank_cores is None else rank_cores.used,
+            request.beside,
+            request.nproc,
+        ),
+        rank_cores=rank_cores,
     )
 
 
@@ -147,6 +166,7 @@ def carry_out(
         share=chosen.request.share,
         waiting=progress.say,
         interrupted=interrupted,
+        further=[gpu.uuid for gpu in chosen.device.further_gpus],
     )
     # Pinned for the run alone: what is planned after it may have all cores.
     with lending as lease, pinned(chosen.cores.referee):
@@ -174,9 +194,10 @@ def _race(
     stopped: Callable[[Evaluation], str | None],
     patience: Patience | None,
 ) -> Ended:
+    ranks = chosen.rank_cores
     trainee = TraineeProcess.spawn(
-        cores=chosen.cores.trainee,
-        threads=chosen.cores.threads,
+        cores=[chosen.cores.trainee] if ranks is None else ranks.cores,
+        threads=chosen.cores.threads if ranks is None else ranks.threads,
         output=writer.output_path,
     )
     try:
@@ -191,7 +212,7 @@ def _race(
             observer=progress,
             make_sampler=lambda pid, sink: _sampler(chosen.device, pid, sink),
             interrupted=interrupted,
-            device_taints=lambda: _device_taints(chosen.cores, lease),
+            device_taints=lambda: _device_taints(chosen, lease),
             stopped=stopped,
             patience=patience,
         ).run()
@@ -274,7 +295,14 @@ def _spec(chosen: Plan, seed: int, pace: Pace) -> RunSpec:
         ruleset=request.ruleset,
         study=request.study,
         trial=request.trial,
+        data_parallel=_data_parallel(chosen.rank_cores),
     )
+
+
+def _data_parallel(ranks: RankCores | None) -> DataParallel | None:
+    if ranks is None:
+        return None
+    return DataParallel(cores=ranks.cores, threads=ranks.threads, shared_cores=ranks.shared)
 
 
 def _run_id(submission: str, workload: str, seed: int, created_unix_ns: int) -> str:
@@ -284,19 +312,26 @@ def _run_id(submission: str, workload: str, seed: int, created_unix_ns: int) -> 
 
 
 def _sampler(device: Device, pid: int, sink: Callable[[Reading], None]) -> Sampler:
-    gpu = None
+    gpu: GpuMonitor | GpuGroup | None = None
     if device.gpu is not None:
         import pynvml
 
-        from harness.telemetry.nvml import GpuMonitor, GpuUnavailableError
-
         try:
-            gpu = GpuMonitor(pynvml, device.gpu.uuid)
+            monitors = [GpuMonitor(pynvml, one.uuid) for one in device.gpus]
+            gpu = monitors[0] if len(monitors) == 1 else GpuGroup(monitors)
         except GpuUnavailableError:
             gpu = None
     return Sampler(pid, gpu, RaplCounter(), sink, evaluates_on_gpu=device.gpu is not None)
 
 
-def _device_taints(cores: CorePlan, lease: Lease) -> list[str]:
-    single = ["trainee and referee share a single core"] if cores.single_core else []
-    return [*lease.taints, *single]
+def _device_taints(chosen: Plan, lease: Lease) -> list[str]:
+    taints = lease.taints
+    if chosen.cores.single_core:
+        taints.append("trainee and referee share a single core")
+    ranks = chosen.rank_cores
+    if ranks is not None and ranks.shared:
+        taints.append(
+            f"{len(ranks.cores)} processes shared {ranks.used} training "
+            f"core{'s' if ranks.used > 1 else ''}"
+        )
+    return taints

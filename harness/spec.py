@@ -40,6 +40,19 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         return next((part for part in self.parts if part.place == place), None)
 
 
+class DataParallel(msgspec.Struct, frozen=True, kw_only=True):
+    """How several processes, the ranks, train together; rank i has the i-th GPU from the first."""
+
+    cores: list[list[int]]  # of each rank; empty: unpinned
+    threads: int  # of each rank
+    shared_cores: bool  # the ranks have too few cores to have their own
+
+    @property
+    def ranks(self) -> int:
+        """How many."""
+        return len(self.cores)
+
+
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One run, resolved: no default is left open."""
 
@@ -53,7 +66,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     workload_module: str
     seed: int
     streams: SeedStreams
-    device: str  # "cpu" or "cuda:N"
+    device: str  # "cpu" or "cuda:N", of rank 0
     machine_class: str
     trainee_cores: list[int]
     referee_cores: list[int]
@@ -68,6 +81,23 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     ruleset: str | None = None
     study: int | None = None
     trial: int | None = None
+    data_parallel: DataParallel | None = None  # None: one process
+
+    @property
+    def nproc(self) -> int:
+        """How many processes train together."""
+        return 1 if self.data_parallel is None else self.data_parallel.ranks
+
+    @property
+    def training_threads(self) -> int:
+        """Compute threads of all processes that train together."""
+        parallel = self.data_parallel
+        return self.threads if parallel is None else parallel.threads * parallel.ranks
+
+    def device_of(self, rank: int) -> str:
+        """Return the device of a rank; the run's own is rank 0's."""
+        kind, colon, index = self.device.partition(":")
+        return f"{kind}:{int(index) + rank}" if colon else kind
 
     @property
     def budget_ns(self) -> int:

@@ -177,3 +177,23 @@ def test_the_quota_is_the_smallest_of_the_groups(
 
 def test_a_system_without_cgroups_has_no_quota(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path, tmp_path / "none") is None
+
+
+def test_ranks_divide_the_trainees_cores_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "_siblings", lambda cpu: [cpu % 4, cpu % 4 + 4])
+    plan = split_cores(range(8), {cpu: [cpu % 4, cpu % 4 + 4] for cpu in range(8)})
+    assert plan.trainee == [1, 2, 3, 5, 6, 7] and plan.threads == 3
+    each = plan.for_ranks(3)
+    assert each.cores == [[1, 5], [2, 6], [3, 7]]
+    assert (each.threads, each.used, each.shared) == (1, 3, False)
+    assert plan.for_ranks(2).cores == [[1, 5], [2, 6]]  # the third core stays idle
+    assert plan.for_ranks(2).used == 2
+    crowded = plan.for_ranks(4)
+    assert crowded.cores == [plan.trainee] * 4
+    assert (crowded.threads, crowded.used, crowded.shared) == (1, 3, True)
+
+
+def test_ranks_of_a_plan_that_cannot_pin() -> None:
+    unpinned = CorePlan(trainee=[], referee=[], threads=7, single_core=False)
+    assert unpinned.for_ranks(3).cores == [[], [], []] and unpinned.for_ranks(3).threads == 2
+    assert unpinned.for_ranks(8).shared

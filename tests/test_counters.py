@@ -31,3 +31,23 @@ def test_a_fresh_block_is_zero() -> None:
     assert set(fresh.words) == {0}
     words = {counters.STEPS, counters.EXAMPLES, counters.MODEL_PASSES, counters.NOT_FINITE}
     assert len(words | {counters.EVALUATE_NOW}) == 5
+
+
+def test_the_rank_behind_all_others_is_named() -> None:
+    descriptor = create_shared_file("test", SIZE_BYTES)
+    block = Counters(descriptor)
+    os.close(descriptor)
+    assert block.rank_pids() == [] and block.rank_behind() is None
+    for rank in range(3):
+        block.register_rank(rank, 1000 + rank)
+    assert block.rank_pids() == [1000, 1001, 1002] and block.rank_behind() is None
+    for rank in (0, 2):
+        block.advance(rank)
+    assert block.rank_behind() == 1
+    block.advance(1)
+    block.advance(0)
+    assert block.rank_behind() is None  # two are as far
+    last = counters.MAX_RANKS - 1
+    block.register_rank(last, 7)
+    block.advance(last)
+    assert block.words[counters.RANK_PROGRESS] == 2  # no two words in one place

@@ -206,3 +206,25 @@ def test_the_cpu_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda self: "Processor: v8\n")
     assert cpu_model() != ""
     cpu_model.cache_clear()
+
+
+@pytest.mark.usefixtures("nvml")
+def test_processes_have_the_gpus_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = dict.fromkeys(NvmlInventory.names, "One kind")
+    monkeypatch.setattr(NvmlInventory, "names", alike)
+    found = resolve_device("auto", 2)
+    assert found.name == "cuda:0" and [one.index for one in found.gpus] == [0, 1]
+    assert found.further_gpus == (found.gpus[1],)
+    assert machine_class(found, 4, nproc=2).startswith("2 × One kind, driver 570.1 · ")
+    assert "4 training cores in 2 processes" in machine_class(found, 4, nproc=2)
+    assert resolve_device("cpu", 5) == Device(name="cpu", gpu=None)
+    with pytest.raises(UsageError, match=r"--nproc 2 needs 2 GPUs.* from cuda:1 on there is 1"):
+        resolve_device("cuda:1", 2)
+    with pytest.raises(UsageError, match=r"--nproc 3 needs 3 GPUs.* there are 2 here"):
+        resolve_device("cuda", 3)
+
+
+@pytest.mark.usefixtures("nvml")
+def test_gpus_of_two_kinds_do_not_train_together() -> None:
+    with pytest.raises(UsageError, match="The GPUs differ"):
+        resolve_device("cuda", 2)

@@ -345,3 +345,22 @@ def test_everybody_may_use_the_folder_and_the_locks(folder: Path) -> None:
         os.umask(before)
     assert modes == {"cpu.lock": 0o666, "GPU-1.lock": 0o666, "GPU-1.shared": 0o666}
     assert folder.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_run_on_two_gpus_holds_both(folder: Path) -> None:
+    both = leased(
+        "GPU-2", share=False, waiting=print, interrupted=lambda: True, further=["GPU-1"],
+        folder=folder,
+    )  # fmt: skip
+    with both as lease:
+        assert lease.taints == []
+        for name in ("GPU-1", "GPU-2"):
+            with pytest.raises(KeyboardInterrupt), held(folder, name):
+                pass
+        with held(folder, "GPU-3"):
+            pass
+        with held(folder, "GPU-1", share=True):
+            pass
+        assert lease.taints != []  # somebody used one of them
+    with held(folder, "GPU-1"), held(folder, "GPU-2"):
+        pass

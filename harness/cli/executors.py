@@ -36,7 +36,10 @@ _OPTIONS = (
 
 
 def executor_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Add the options; the command gets `executor`, which opens the one that they choose."""
+    """Add the options; the command gets `executor`, which opens the one that they choose.
+
+    It takes the number of processes that each run trains in.
+    """
 
     @functools.wraps(command)
     def called(
@@ -48,9 +51,11 @@ def executor_options(command: Callable[..., int]) -> Callable[..., int]:
         ray_nodes: str | None,
         **others: object,
     ) -> int:
-        chosen = functools.partial(
-            open_executor, executor, device, jobs, ray_address=ray_address, ray_nodes=ray_nodes
-        )
+        def chosen(nproc: int) -> "Executor":
+            return open_executor(
+                executor, device, jobs, nproc, ray_address=ray_address, ray_nodes=ray_nodes
+            )
+
         return command(executor=chosen, **others)
 
     for option in reversed(_OPTIONS):
@@ -59,7 +64,13 @@ def executor_options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def open_executor(
-    name: str, device: str, jobs: int | None, *, ray_address: str | None, ray_nodes: str | None
+    name: str,
+    device: str,
+    jobs: int | None,
+    nproc: int,
+    *,
+    ray_address: str | None,
+    ray_nodes: str | None,
 ) -> "Executor":
     """Return the executor; the caller closes it.
 
@@ -72,7 +83,12 @@ def open_executor(
         for option, value in (("--ray-address", ray_address), ("--ray-nodes", ray_nodes)):
             if value is not None:
                 raise UsageError(f"{option} belongs to --executor ray. Add that, or leave it out.")
-        return LocalExecutor(local_slots(device, jobs))
+        return LocalExecutor(local_slots(device, jobs, nproc))
+    if nproc > 1:
+        raise UsageError(
+            f"--nproc {nproc} needs --executor local: a slot of a Ray node is one GPU, or one set "
+            "of cores for one process."
+        )
     from harness.sweeps.ray_executor import RayExecutor
 
     nodes = [node.strip() for node in (ray_nodes or "").split(",") if node.strip()]

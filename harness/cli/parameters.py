@@ -9,6 +9,7 @@ from click.shell_completion import CompletionItem
 from harness import catalogue
 from harness.cards import C
 from harness.catalogue import Entry
+from harness.counters import MAX_RANKS
 from harness.data_files import FOLDER_VARIABLE, data_folder
 from harness.errors import UsageError
 from harness.suites import MARK, Suite, suites
@@ -80,6 +81,16 @@ results_option = click.option(
     "--results",
     metavar="DIR",
     help="Where results live. [default: $BENCH_RESULTS, else ./results]",
+)
+
+
+nproc_option = click.option(
+    "--nproc",
+    type=click.IntRange(1, MAX_RANKS),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Train in N processes that divide each batch: on N GPUs, or on the cores.",
 )
 
 

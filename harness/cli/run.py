@@ -21,6 +21,7 @@ from harness.cli.parameters import (
     SubmissionName,
     WorkloadName,
     data_dir_option,
+    nproc_option,
     results_option,
 )
 from harness.errors import UsageError
@@ -99,6 +100,7 @@ class Bytes(click.ParamType[int]):
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a hyperparameter; repeat."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@nproc_option
 @data_dir_option
 @results_option
 @click.option(
@@ -108,7 +110,10 @@ class Bytes(click.ParamType[int]):
     help="Give up after so many reference steps' time. [default: the workload's]",
 )
 @click.option(
-    "--memory-limit", type=Bytes(), metavar="BYTES", help="End the run over so much memory."
+    "--memory-limit",
+    type=Bytes(),
+    metavar="BYTES",
+    help="End the run over so much memory; processes share it equally.",
 )
 @click.option(
     "--clock",
@@ -126,6 +131,7 @@ def run(
     seeds: int | None,
     settings: tuple[str, ...],
     device: str,
+    nproc: int,
     results: str | None,
     budget: float | None,
     memory_limit: int | None,
@@ -141,6 +147,7 @@ def run(
       bench run -s lion -w resnet --seeds 5 --set lr=3e-4
       bench run -s lion -w @core
       bench run -s ./my_method.py:MyOptimizer -w resnet --json
+      bench run -s muon -w gpt --nproc 2
 
     Exit codes: 0 every run reached the target; 2 usage; 4 a run ended otherwise;
     130 interrupted.
@@ -167,6 +174,7 @@ def run(
                 memory_limit_bytes=memory_limit,
                 clock=clock,
                 share=share,
+                nproc=nproc,
             )
         )
         for name in workloads_named(workload)

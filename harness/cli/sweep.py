@@ -12,6 +12,7 @@ from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
 from harness.cli.executors import executor_options
 from harness.cli.parameters import data_dir_option, results_option
 from harness.cli.run import MAX_SEED, Paces, check_writable, orderly_interrupt
+from harness.counters import MAX_RANKS
 from harness.errors import UsageError
 from harness.home import results_home
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 @click.option("--trials", type=click.IntRange(1, 10_000), metavar="K", help="Points of a study.")
 @click.option("--studies", type=click.IntRange(1, 1000), metavar="M", help="Repetitions.")
 @click.option("--budget", type=Paces(), metavar="PACES", help="[default: the workloads' own]")
+@click.option(
+    "--nproc", type=click.IntRange(1, MAX_RANKS), metavar="N",
+    help="Train each run in N processes that divide its batches. [default: 1]",
+)  # fmt: skip
 @executor_options
 @click.option("--retry-failed", is_flag=True, help="Run again what crashed or ran out of memory.")
 @click.option("--retry-tainted", is_flag=True, help="Run again what was tainted.")
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 @results_option
 def sweep(
     plan: Path | None,
+    *,
     submission: str | None,
     workload: str | None,
     seeds: int | None,
@@ -46,7 +52,8 @@ def sweep(
     trials: int | None,
     studies: int | None,
     budget: float | None,
-    executor: Callable[[], "Executor"],
+    nproc: int | None,
+    executor: Callable[[int], "Executor"],
     retry_failed: bool,
     retry_tainted: bool,
     dry_run: bool,
@@ -83,12 +90,13 @@ def sweep(
         "trials": trials,
         "studies": studies,
         "budget_paces": budget,
+        "nproc": nproc,
     }
     asked = _asked(plan, submission, workload, given)
     home = results_home(results)
     check_writable(home)
     retry = Retry(failed=retry_failed, tainted=retry_tainted)
-    with closing(executor()) as slots:
+    with closing(executor(asked.nproc)) as slots:
         planned = slots.planned(partial(jobs_of, asked, home=home))
         before = standing(home, planned, retry)
         if dry_run:

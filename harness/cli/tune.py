@@ -12,7 +12,13 @@ from rich.table import Table
 
 from harness.cli import EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
 from harness.cli.executors import executor_options
-from harness.cli.parameters import SubmissionName, WorkloadName, data_dir_option, results_option
+from harness.cli.parameters import (
+    SubmissionName,
+    WorkloadName,
+    data_dir_option,
+    nproc_option,
+    results_option,
+)
 from harness.cli.run import check_writable
 from harness.errors import UsageError
 from harness.home import results_home
@@ -40,6 +46,7 @@ TRIALS_SHOWN = 10
 @click.option("--points-seed", type=click.IntRange(0), default=0, show_default=True,
     help="Another seed draws other points.",
 )  # fmt: skip
+@nproc_option
 @executor_options
 @click.option("--write", is_flag=True, help="Put the best point on the submission's card.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and how long it would take.")
@@ -52,7 +59,8 @@ def tune(
     seeds: int,
     across_workloads: bool,
     points_seed: int,
-    executor: Callable[[], "Executor"],
+    nproc: int,
+    executor: Callable[[int], "Executor"],
     write: bool,
     dry_run: bool,
     results: str | None,
@@ -85,8 +93,10 @@ def tune(
         one.name: together if across_workloads else points_to_try(card, one, trials, points_seed)
         for one in cards
     }
-    with closing(executor()) as slots:
-        planned = slots.planned(partial(tuning_jobs, submission, points, seeds, home=home))
+    with closing(executor(nproc)) as slots:
+        planned = slots.planned(
+            partial(tuning_jobs, submission, points, seeds, home=home, nproc=nproc)
+        )
         ended = carry_out(planned, slots, home, dry_run=dry_run)
     if ended is not None:
         return ended

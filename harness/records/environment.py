@@ -40,6 +40,7 @@ def describe_environment(device: Device) -> dict[str, object]:
             "name": device.gpu.name,
             "uuid": device.gpu.uuid,
             "driver": device.gpu.driver,
+            "further_uuids": [gpu.uuid for gpu in device.further_gpus],
         },
         "git": _revision(Path(harness.__file__).parents[1]),
         "variables": {

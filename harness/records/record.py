@@ -48,6 +48,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     export_s: float
     evaluation_s: float
     device: str
+    nproc: int
     machine_class: str
 
 
@@ -137,6 +138,7 @@ def summarise(spec: RunSpec, events: list[Event]) -> RunDetail:
         export_s=sum(evaluation.export_ns for evaluation in evaluations) * NANO,
         evaluation_s=sum(evaluation.evaluation_ns for evaluation in evaluations) * NANO,
         device=spec.device,
+        nproc=spec.nproc,
         machine_class=spec.machine_class,
     )
     return RunDetail(

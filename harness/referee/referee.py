@@ -200,7 +200,9 @@ class Referee:
         export_ns = time.perf_counter_ns() - paused_at_ns
         self._awaits_word = True
 
-        self._trainee.stop()
+        # Ranks on GPUs block without it: watchdogs of their collectives count the seconds.
+        if self._spec.nproc == 1 or self._spec.device == "cpu":
+            self._trainee.stop()
         evaluation = self._measure(message, exported.size, elapsed_ns, off_grid, export_ns)
         self._evaluations.append(evaluation)
         self._recorder.event(evaluation)
@@ -317,10 +319,12 @@ class Referee:
                 self._forced = True
                 self._trainee.counters.ask_for_evaluation()
             if now_ns - heard_at_ns > silence_ns:
+                behind = self._trainee.counters.rank_behind()
                 raise RunOverError(
                     "timeout",
                     f"no step and no message for {(now_ns - heard_at_ns) / 1e9:.0f} s "
-                    f"after step {steps:,}",
+                    f"after step {steps:,}"
+                    + ("" if behind is None else f": rank {behind} is behind the others"),
                 )
 
         return self._conversation.next(watch)
@@ -418,8 +422,10 @@ class Referee:
                     f"the machine's pace drifted by {drift:+.0%} (bound {card.drift_bound:.0%})"
                 )
         elapsed_ns = self._clock.elapsed_ns
-        if self._kept_waiting_ns is not None and elapsed_ns:
-            share = self._kept_waiting_ns / (elapsed_ns * self._spec.threads)
+        parallel = self._spec.data_parallel
+        crowded = parallel is not None and parallel.shared_cores  # they keep each other waiting
+        if self._kept_waiting_ns is not None and elapsed_ns and not crowded:
+            share = self._kept_waiting_ns / (elapsed_ns * self._spec.training_threads)
             if share > KEPT_WAITING_TAINT:
                 taints.append(f"other work held the trainee's cores for {share:.0%} of the time")
         return taints

@@ -15,6 +15,7 @@ import psutil
 import harness
 from harness.counters import SIZE_BYTES, Counters, create_shared_file
 from harness.messages import RefereeEnd
+from harness.process_end import KernelMemoryKills, end_in_words
 from harness.referee import guardian
 
 TRAINEE_MODULE = "harness.trainee"
@@ -33,6 +34,7 @@ class TraineeProcess:
         counters: int,
         weights: int,
         lifeline: int,
+        ranks: int = 1,
     ) -> None:
         self.pipe = pipe
         self.counters = Counters(counters)
@@ -42,17 +44,18 @@ class TraineeProcess:
         self._mark = mark
         self._lifeline = lifeline
         self._killed = False
-        self._kernel_kills = _kernel_out_of_memory_kills()
+        self._name = "the trainee" if ranks == 1 else "rank 0, the trainee,"
+        self._kernel_kills = KernelMemoryKills()
 
     @classmethod
-    def spawn(cls, *, cores: list[int], threads: int, output: Path) -> "TraineeProcess":
-        """Start a fresh interpreter in its own session, pinned to `cores`.
+    def spawn(cls, *, cores: list[list[int]], threads: int, output: Path) -> "TraineeProcess":
+        """Start a fresh interpreter in its own session, pinned to its cores.
 
         The calling thread must outlive the trainee: the kernel kills the trainee when it ends.
 
         Args:
-            cores: logical CPUs; empty: unpinned.
-            threads: compute threads of torch's pools.
+            cores: logical CPUs of each rank that is to train, mostly one; empty: unpinned.
+            threads: compute threads of torch's pools, in each rank.
             output: file for what it prints.
         """
         with contextlib.ExitStack() as on_failure:
@@ -68,7 +71,7 @@ class TraineeProcess:
             on_failure.callback(process.wait)
             on_failure.callback(process.kill)
             lifeline = _start_guardian(mark, process.pid)
-            trainee = cls(process, mark, RefereeEnd(ours), counters, weights, lifeline)
+            trainee = cls(process, mark, RefereeEnd(ours), counters, weights, lifeline, len(cores))
             on_failure.pop_all()
         return trainee
 
@@ -135,29 +138,21 @@ class TraineeProcess:
         """Say how the trainee ended, which it must have; what it left running is ended."""
         assert self.has_ended(), "the trainee still runs"
         self.kill()
-        code = self._process.wait()
-        if code >= 0:
-            return f"the trainee exited with code {code} without a word"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        return f"the trainee was killed by {name}"
+        return f"{self._name} {end_in_words(self._process.wait())}"
 
     def killed_by_kernel_for_memory(self) -> bool:
         """Return whether a SIGKILL coincided with an out-of-memory kill of the kernel's."""
-        return (
-            self._process.returncode == -signal.SIGKILL
-            and _kernel_out_of_memory_kills() > self._kernel_kills
-        )
+        code: int | None = self._process.returncode
+        return code is not None and self._kernel_kills.explain(code)
 
     def kept_waiting_ns(self) -> int | None:
         """Return how long the trainee's threads were ready to run and not let, so far."""
         total = 0
         try:
-            for task in Path(f"/proc/{self.pid}/task").iterdir():
-                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                    total += int((task / "schedstat").read_text().split()[1])
+            for pid in self.counters.rank_pids() or [self.pid]:
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                        total += int((task / "schedstat").read_text().split()[1])
         except (OSError, IndexError, ValueError):
             return None
         return total
@@ -175,7 +170,7 @@ class TraineeProcess:
 
 
 def _start(
-    inherited: tuple[int, int, int], cores: list[int], threads: int, output: Path, mark: str
+    inherited: tuple[int, int, int], cores: list[list[int]], threads: int, output: Path, mark: str
 ) -> subprocess.Popen[bytes]:
     """Start the interpreter with the pipe, the counters and the weights as descriptors."""
     root = str(Path(harness.__file__).parents[1])
@@ -193,7 +188,7 @@ def _start(
     command = [sys.executable, "-P", "-m", TRAINEE_MODULE, "--parent", str(os.getpid())]
     for name, descriptor in zip(("--pipe", "--counters", "--weights"), inherited, strict=True):
         command += [name, str(descriptor)]
-    command += ["--cores", ",".join(map(str, cores))]
+    command += ["--cores", ";".join(",".join(map(str, own)) for own in cores)]
     with output.open("ab") as sink:
         return subprocess.Popen(
             command,
@@ -223,13 +218,3 @@ def _start_guardian(mark: str, group: int) -> int:
     finally:
         os.close(theirs)
     return ours
-
-
-def _kernel_out_of_memory_kills() -> int:
-    try:
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return 0

@@ -7,6 +7,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def has_batch_norm(model: nn.Module) -> bool:
+    """Return whether a model normalises by the batch."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
 def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [
         module

@@ -27,13 +27,26 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WholeBatch:
+    """What several processes divide among them, each taking `own`."""
+
+    ids: Tensor  # [G] int64
+    weights: Tensor | None  # [G]
+    own: slice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Examples to train on, on the run's device."""
+    """Examples to train on, on the run's device; where several processes train, its part of them.
+
+    So a batch of G examples is one of B = G ÷ processes in each.
+    """
 
     ids: Tensor  # [B] int64
     inputs: Tensor
     targets: Tensor
     weights: Tensor | None  # [B]
+    whole: WholeBatch | None = None  # None: these are all
 
     @property
     def size(self) -> int:

@@ -6,7 +6,7 @@ It never returns an evaluation metric and holds no evaluation data.
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,16 +15,29 @@ from torch import Tensor, nn
 from harness import counters as words
 from harness.prepared_data import starting_model
 from harness.session.batch_norm import frozen_batch_norm, recalibrated
-from harness.session.contracts import Batch, Data, LossObserver, LossWeigher, Objective, Selection
+from harness.session.contracts import (
+    Batch,
+    Data,
+    LossObserver,
+    LossWeigher,
+    Objective,
+    Selection,
+    WholeBatch,
+)
 
 if TYPE_CHECKING:
     from harness.session.contracts import Training
+    from harness.session.ranks import Ranks
     from harness.spec import RunSpec
     from harness.workload import Workload
 
 
 class Session:
     """The training side of one run.
+
+    Where several processes (ranks) train together each has a session, and all make the same
+    calls in the same order. They draw the same selections and random numbers and count as one;
+    what differs is the part of a batch that each computes.
 
     Attributes:
         device: where training happens.
@@ -45,6 +58,7 @@ class Session:
         counters: memoryview,
         evaluate: Callable[[nn.Module], None],
         make_training: "Callable[[nn.Module], Training]",
+        ranks: "Ranks | None" = None,
     ) -> None:
         """Made by the harness.
 
@@ -53,9 +67,10 @@ class Session:
             workload: the workload's code, without evaluation data.
             data: the training split, on the device.
             device: where training happens.
-            counters: the shared words (harness.counters), written here only.
+            counters: the words (harness.counters), written here only; rank 0's are shared.
             evaluate: called at a due step boundary; returns when training goes on.
             make_training: builds the recipe's optimizer and schedule around a model.
+            ranks: the processes that train together, None for one alone.
         """
         self.device = device
         self.training_examples: int = next(iter(data.values())).shape[0]
@@ -71,6 +86,10 @@ class Session:
         self._words = counters
         self._evaluate = evaluate
         self._make_training = make_training
+        self._ranks = ranks
+        self._own_passes = 0  # of this rank, not yet added to the group's
+        self._agreed_elapsed_ns = 0  # as rank 0 had it at the last step boundary
+        self._augments: bool | None = None  # whether the workload draws; None: not yet seen
         self._label_smoothing = spec.recipe.label_smoothing
         self._grid = spec.workload.grid_model_passes
         self._due = self._grid
@@ -101,8 +120,15 @@ class Session:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of training so far, evaluations left out; the referee's clock decides."""
-        return (time.perf_counter_ns() - self._began_ns - self._paused_ns) / 1e9
+        """Seconds of training so far, evaluations left out; the referee's clock decides.
+
+        Several ranks have the time of the last step boundary, so that all decide alike by it.
+        """
+        return (self._own_elapsed_ns if self._ranks is None else self._agreed_elapsed_ns) / 1e9
+
+    @property
+    def _own_elapsed_ns(self) -> int:
+        return time.perf_counter_ns() - self._began_ns - self._paused_ns
 
     def progress(self, examples: int) -> float:
         """Return `examples` ÷ horizon, clamped to 1."""
@@ -111,47 +137,108 @@ class Session:
     # -- training --------------------------------------------------------------------------
 
     def batch(self) -> Batch:
-        """Return the next batch that the data policy selects."""
-        batch = self._look_up(next(self._selections), self._training_stream)
+        """Return the next batch that the data policy selects; of several ranks this one's part."""
+        selection = next(self._selections)
+        batch = self._look_up(selection, self._training_stream, divide=True)
         self.last_batch = batch
-        self._words[words.EXAMPLES] += batch.size
+        self._words[words.EXAMPLES] += len(selection.ids)
         return batch
 
     def examples_of(self, selection: Selection) -> Batch:
-        """Return the examples of a selection, augmented as in training; none is counted."""
-        return self._look_up(selection, self._beside_stream)
+        """Return the examples of a selection, augmented as in training; none is counted.
 
-    def _look_up(self, selection: Selection, augmentation: torch.Generator) -> Batch:
+        Several ranks have all of them each.
+        """
+        return self._look_up(selection, self._beside_stream, divide=False)
+
+    def _look_up(
+        self, selection: Selection, augmentation: torch.Generator, *, divide: bool
+    ) -> Batch:
         ids = selection.ids.to(self.device)
-        inputs, targets = self._workload.training_batch(self._data, ids, augmentation)
         weights = None if selection.weights is None else selection.weights.to(self.device)
-        return Batch(ids=ids, inputs=inputs, targets=targets, weights=weights)
+        own = self._ranks.own_part(len(ids)) if divide and self._ranks is not None else None
+        if own is None:
+            inputs, targets = self._workload.training_batch(self._data, ids, augmentation)
+            return Batch(ids=ids, inputs=inputs, targets=targets, weights=weights)
+        inputs, targets = self._look_up_part(ids, own, augmentation)
+        return Batch(
+            ids=ids[own],
+            inputs=inputs,
+            targets=targets,
+            weights=None if weights is None else weights[own],
+            whole=WholeBatch(ids=ids, weights=weights, own=own),
+        )
+
+    def _look_up_part(
+        self, ids: Tensor, own: slice, augmentation: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of a rank's part, the very ones that one process would have.
+
+        So a workload that augments does it for the whole batch on every rank. Whether one does
+        shows at its first batch.
+        """
+        if self._augments is False:
+            return self._workload.training_batch(self._data, ids[own], augmentation)
+        before = augmentation.get_state()
+        inputs, targets = self._workload.training_batch(self._data, ids, augmentation)
+        self._augments = not torch.equal(before, augmentation.get_state())
+        return inputs[own], targets[own]
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the model's outputs; counts a forward pass."""
         self.count(forward=batch.size, backward=0)
-        return model(batch.inputs)  # type: ignore[no-any-return]
+        with self._randomness_for(batch):
+            return model(batch.inputs)  # type: ignore[no-any-return]
+
+    def _randomness_for(self, batch: Batch) -> AbstractContextManager[None]:
+        """Have what is done with a rank's part of a batch draw from a stream of its own."""
+        if batch.whole is None or self._ranks is None:
+            return nullcontext()
+        return self._ranks.own_randomness()
 
     def per_example_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the training losses [B]: the objective's, else the workload's own."""
         if self._objective is not None:
-            return self._objective(outputs, batch.targets, batch.ids)
+            with self._randomness_for(batch):
+                return self._objective(outputs, batch.targets, batch.ids)
         return self._workload.per_example_loss(outputs, batch.targets, self._label_smoothing)
 
     def loss(self, losses: Tensor, batch: Batch) -> Tensor:
-        """Return the scalar to minimise, Σwl ÷ Σw; the data policy hears of the losses."""
+        """Return the scalar to minimise, Σwl ÷ Σw; the data policy hears of the losses.
+
+        Of a batch that several ranks divide: one whose mean over the ranks that is.
+        """
+        heard = self._heard(losses, batch)
         if isinstance(self._policy, LossObserver):
-            self._policy.observe(batch.ids, losses.detach())
-        loss = self.probe_loss(losses, batch)
+            self._policy.observe(*heard)
+        loss = self._weighted_mean(losses, batch, heard)
         self._loss_residue.add_(loss.detach(), alpha=0.0)
         return loss
 
     def probe_loss(self, losses: Tensor, batch: Batch) -> Tensor:
         """Return the scalar loss of a repeated look at a batch; nobody is told of it."""
-        weights = batch.weights
+        return self._weighted_mean(losses, batch, self._heard(losses, batch))
+
+    def _heard(self, losses: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return ids and losses, detached, as the data policy hears of them: the whole batch's."""
+        losses = losses.detach()
+        if batch.whole is None or self._ranks is None:
+            return batch.ids, losses
+        if isinstance(self._policy, LossObserver | LossWeigher):
+            losses = self._ranks.gathered(losses, len(batch.whole.ids))
+        return batch.whole.ids, losses
+
+    def _weighted_mean(self, losses: Tensor, batch: Batch, heard: tuple[Tensor, Tensor]) -> Tensor:
+        whole = batch.whole
+        weights = batch.weights if whole is None else whole.weights
         if isinstance(self._policy, LossWeigher):
-            weights = self._policy.weigh(batch.ids, losses.detach())
-        return losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
+            weights = self._policy.weigh(*heard)
+        if whole is None or self._ranks is None:
+            return losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
+        # Of the whole batch's mean what comes from this part, times the ranks.
+        if weights is None:
+            return losses.sum() * (self._ranks.count / len(whole.ids))
+        return (weights[whole.own] * losses).sum() * (self._ranks.count / weights.sum())
 
     def backward(self, loss: Tensor, examples: int, *, create_graph: bool = False) -> None:
         """Backpropagate; counts a backward pass of so many examples.
@@ -168,24 +255,36 @@ class Session:
         self.count(forward=0, backward=examples)
 
     def count(self, *, forward: int, backward: int) -> None:
-        """Count examples forwarded (1 model pass each) and backwarded (2 each)."""
-        self._words[words.MODEL_PASSES] += forward + 2 * backward
+        """Count examples forwarded (1 model pass each) and backwarded (2 each).
+
+        Several ranks count each its own; the sums are taken at step boundaries.
+        """
+        passes = forward + 2 * backward
+        if self._ranks is None:
+            self._words[words.MODEL_PASSES] += passes
+        else:
+            self._own_passes += passes
+            self._ranks.advance()
 
     # -- beside the training ---------------------------------------------------------------
 
     def score(self, model: nn.Module, ids: Tensor) -> Tensor:
         """Return the losses [B] of examples `ids`, without gradients; counts the forward pass.
 
-        Batch norm uses the batch's statistics and keeps its own.
+        Batch norm uses the batch's statistics and keeps its own. Several ranks divide the
+        examples, and each has all the losses.
         """
-        batch = self.examples_of(Selection(ids=ids))
+        batch = self._look_up(Selection(ids=ids), self._beside_stream, divide=True)
         with torch.no_grad(), frozen_batch_norm(model):
-            return self.per_example_loss(self.outputs(model, batch), batch)
+            losses = self.per_example_loss(self.outputs(model, batch), batch)
+        if batch.whole is None or self._ranks is None:
+            return losses
+        return self._ranks.gathered(losses, len(ids))
 
     def recalibrate(self, model: nn.Module, batches: int) -> None:
         """Estimate batch-norm statistics anew on training data; counts the forward passes.
 
-        Does nothing to a model without batch norm.
+        Does nothing to a model without batch norm. Several ranks do all of it each.
         """
         with recalibrated(model) as needed:
             if needed:
@@ -233,12 +332,28 @@ class Session:
         """
         shared = self._words
         shared[words.STEPS] += 1
-        if shared[words.MODEL_PASSES] < self._due and not shared[words.EVALUATE_NOW]:
+        asked = bool(shared[words.EVALUATE_NOW])
+        if self._ranks is not None:
+            asked = self._meet(self._ranks, asked)
+        if shared[words.MODEL_PASSES] < self._due and not asked:
             return
-        shared[words.NOT_FINITE] = int(not torch.isfinite(self._loss_residue).item())
+        not_finite = not torch.isfinite(self._loss_residue).item()
+        if self._ranks is not None:
+            not_finite = self._ranks.any(not_finite)
+        shared[words.NOT_FINITE] = int(not_finite)
         self._evaluate(model)
         shared[words.EVALUATE_NOW] = 0
         self._due = (shared[words.MODEL_PASSES] // self._grid + 1) * self._grid
+
+    def _meet(self, ranks: "Ranks", asked: bool) -> bool:
+        """Take in what the other ranks did since the last step boundary, and what rank 0 says."""
+        ranks.advance()
+        passes, asked, self._agreed_elapsed_ns = ranks.at_boundary(
+            self._own_passes, asked, self._own_elapsed_ns
+        )
+        self._own_passes = 0
+        self._words[words.MODEL_PASSES] += passes
+        return asked
 
     # -- the harness's side ----------------------------------------------------------------
 

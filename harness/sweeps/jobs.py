@@ -31,7 +31,10 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slot:
-    """Where a run may happen: a device, or a set of cores, with so many slots beside it."""
+    """Where a run may happen: a device, or a set of cores, with so many slots beside it.
+
+    A run of several processes also has the GPUs that follow its device.
+    """
 
     device: str
     cores: tuple[int, ...] | None = None
@@ -132,6 +135,7 @@ def _request(
         settings=tuple(f"{name}={value}" for name, value in entrant.set.items()),
         home=home,
         budget_paces=sweep.budget_paces,
+        nproc=sweep.nproc,
         ruleset=sweep.ruleset,
         study=study,
         trial=trial,

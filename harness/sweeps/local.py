@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from harness.cores import cpu_quota, physical_cores
-from harness.device import resolve_device, visible_gpus
+from harness.device import refuse_different, resolve_device, visible_gpus
 from harness.errors import UsageError
 from harness.sweeps.execution import Watcher
 from harness.sweeps.jobs import Job, Slot, require_data
@@ -15,34 +15,31 @@ from harness.sweeps.worker import Refused, Report, Task
 from harness.sweeps.worker_process import WORKER, WorkerDiedError, WorkerProcess
 
 POLL_S = 0.2
-CORES_A_RUN = 2  # one trains, one referees
 
 
-def local_slots(device: str, count: int | None) -> list[Slot]:
+def local_slots(device: str, count: int | None, nproc: int = 1) -> list[Slot]:
     """Return the slots of this machine: its GPUs, or `count` equal sets of its cores.
+
+    A slot has `nproc` GPUs, for runs of so many processes.
 
     Raises:
         UsageError: fewer devices or cores than asked for, or GPUs of different kinds.
     """
-    chosen = resolve_device(device)
+    chosen = resolve_device(device, nproc)
     if chosen.gpu is None:
-        return core_slots(count or 1)
-    gpus = visible_gpus() if device in ("auto", "cuda") else [chosen.gpu]
-    if count is not None and count > len(gpus):
+        return core_slots(count or 1, nproc=nproc)
+    gpus = visible_gpus() if device in ("auto", "cuda") else list(chosen.gpus)
+    if count is not None and count * nproc > len(gpus):
         raise UsageError(
-            f"--jobs {count} needs {count} GPUs; {device} means {len(gpus)} here. Use fewer."
+            f"--jobs {count} needs {count * nproc} GPUs; {device} means {len(gpus)} here. "
+            "Use fewer."
         )
-    gpus = gpus[: count or len(gpus)]
-    kinds = sorted({gpu.name for gpu in gpus})
-    if len(kinds) > 1:
-        raise UsageError(
-            f"The GPUs differ ({', '.join(kinds)}), and times on them do not compare. Choose some "
-            "by CUDA_VISIBLE_DEVICES."
-        )
-    return [Slot(device=f"cuda:{gpu.index}") for gpu in gpus]
+    count = count or len(gpus) // nproc
+    refuse_different(gpus[: count * nproc])
+    return [Slot(device=f"cuda:{gpus[number * nproc].index}") for number in range(count)]
 
 
-def core_slots(count: int, cpus: int | None = None) -> list[Slot]:
+def core_slots(count: int, cpus: int | None = None, nproc: int = 1) -> list[Slot]:
     """Return `count` equal sets of this machine's cores, or of as many as hold `cpus` CPUs.
 
     Raises:
@@ -56,11 +53,11 @@ def core_slots(count: int, cpus: int | None = None) -> list[Slot]:
         return [Slot(device="cpu")]
     quota = cpu_quota()
     usable = len(cores) if quota is None else min(len(cores), int(quota))
-    each = usable // count
-    if each < CORES_A_RUN:
+    each, needed = usable // count, nproc + 1  # one referees
+    if each < needed:
         raise UsageError(
-            f"--jobs {count} needs {CORES_A_RUN * count} cores, {CORES_A_RUN} for each run; "
-            f"{usable} can be used here. Use --jobs {max(1, usable // CORES_A_RUN)}."
+            f"--jobs {count} needs {needed * count} cores, {needed} for each run; "
+            f"{usable} can be used here. Use --jobs {max(1, usable // needed)}."
         )
     sets = [cores[number * each : (number + 1) * each] for number in range(count)]
     return [

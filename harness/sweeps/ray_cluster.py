@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from harness.errors import UsageError
-from harness.sweeps.local import CORES_A_RUN
 from harness.sweeps.ray_node import Share
 
 INSTALL = 'pip install "timetrial[ray]"'
 ANSWER_S = 5.0
+CORES_A_RUN = 2  # one trains, one referees
 # Ray would try for a minute and more where something else listens.
 _PATIENCE = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 
 from harness.cards import Card, Key, PositiveFloat, PositiveInt, Words, parse_struct, read_mapping
+from harness.counters import MAX_RANKS
 from harness.errors import UsageError
 from harness.sweeps.rulesets import ruleset_named
 
@@ -32,6 +33,7 @@ class SweepFile(Card, frozen=True, kw_only=True):
     trials: PositiveInt | None = None
     points_seed: NonNegativeInt = 0  # of the points drawn under external tuning
     budget_paces: PositiveFloat | None = None
+    nproc: Annotated[int, msgspec.Meta(ge=1, le=MAX_RANKS)] = 1  # processes a run
 
     def __post_init__(self) -> None:
         if not self.submissions or not self.workloads:

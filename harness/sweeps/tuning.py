@@ -46,6 +46,7 @@ def tuning_jobs(
     seeds: int,
     slot: Slot,
     home: Path,
+    nproc: int = 1,
 ) -> list[Job]:
     """Return the runs that try each workload's points, `seeds` times each."""
     return [
@@ -58,6 +59,7 @@ def tuning_jobs(
                 ruleset=RULESET,
                 trials=len(tried),
                 studies=seeds,
+                nproc=nproc,
             ),
             slot,
             home,

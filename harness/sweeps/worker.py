@@ -38,6 +38,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     trial: int | None
     cores: tuple[int, ...] | None
     beside: int
+    nproc: int
     seed: int
 
     @classmethod

@@ -69,6 +69,8 @@ class GpuMonitor:
         GpuUnavailableError: the driver is not loaded, or there is no such device.
     """
 
+    count = 1  # of GPUs
+
     def __init__(self, pynvml: ModuleType, device: str | int) -> None:
         self._nvml = pynvml
         self._permanent_errors: tuple[type[Exception], ...] = (
@@ -212,16 +214,16 @@ def clock_reasons(mask: int) -> tuple[str, ...]:
 
 
 def plausible_energy_j(
-    before_j: float | None, after_j: float | None, seconds: float
+    before_j: float | None, after_j: float | None, seconds: float, gpus: int = 1
 ) -> float | None:
-    """The energy between two reads of the counter, or None where it cannot be true.
+    """The energy between two reads of the counters' sum, or None where it cannot be true.
 
     Counters have been seen to run backwards, to jump, and to stand still for good.
     """
     if before_j is None or after_j is None:
         return None
     energy_j = after_j - before_j
-    if energy_j < 0 or energy_j > MAX_PLAUSIBLE_POWER_W * (seconds + COUNTER_STEP_S):
+    if energy_j < 0 or energy_j > gpus * MAX_PLAUSIBLE_POWER_W * (seconds + COUNTER_STEP_S):
         return None
     if energy_j == 0 and seconds >= STUCK_COUNTER_S:
         return None

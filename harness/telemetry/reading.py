@@ -45,6 +45,8 @@ class TelemetrySummary:
 
     - `peak_memory_bytes`: the larger of the trainee's own high-water mark (`vmhwm`) and the
       largest sample of its process tree (`psutil`).
+    - `gpu_*` of a run on several GPUs: sums of memory, power and energy, the mean utilisation, the
+      lowest clock, the highest temperature.
     - `gpu_memory_*`: of the trainee's processes (`nvml`) or the whole device (`nvml_device`).
     - `gpu_energy_j`: differences of NVML's energy counter (`nvml`); if even one span needed
       power × time instead, the source is `nvml_integrated_power`.

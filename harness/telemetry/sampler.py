@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from harness.telemetry.gpu_group import GpuGroup
 from harness.telemetry.nvml import THROTTLING, GpuMonitor, GpuSample, plausible_energy_j
 from harness.telemetry.process_memory import ProcessTreeMemory
 from harness.telemetry.rapl import RaplCounter
@@ -81,10 +82,12 @@ class SpanAccumulator:
         self,
         *,
         gpu_run: bool,
+        gpus: int = 1,
         judges_pauses: bool = True,
         pause_settle_s: float = PAUSE_SETTLE_S,
     ) -> None:
         self._gpu_run = gpu_run
+        self._gpus = gpus
         self._judges_pauses = judges_pauses
         self._pause_settle_s = pause_settle_s
         self._span_start_ns: int | None = None
@@ -186,7 +189,7 @@ class SpanAccumulator:
                 self._gpu_max_temperature_c, reading.gpu_temperature_c
             )
 
-        gpu_energy_j = plausible_energy_j(before.gpu_j, after.gpu_j, span_s)
+        gpu_energy_j = plausible_energy_j(before.gpu_j, after.gpu_j, span_s, self._gpus)
         power_w = span_power_w.mean()
         integrated_j = None if power_w is None else power_w * span_s
         self._gpu_integrated_j = _sum(self._gpu_integrated_j, integrated_j)
@@ -251,7 +254,7 @@ class SpanAccumulator:
             return None, None
         energy_j, source = self._gpu_energy_j, self._gpu_energy_source
         # A counter that stands still shows only over the whole run if every span is short.
-        if plausible_energy_j(0.0, energy_j, self._on_clock_s) is None:
+        if plausible_energy_j(0.0, energy_j, self._on_clock_s, self._gpus) is None:
             energy_j, source = self._gpu_integrated_j, "nvml_integrated_power"
         return energy_j, None if energy_j is None else source
 
@@ -281,7 +284,7 @@ class Sampler:
     def __init__(
         self,
         pid: int,
-        gpu: GpuMonitor | None,
+        gpu: GpuMonitor | GpuGroup | None,
         rapl: RaplCounter | None,
         sink: Callable[[Reading], None],
         period_s: float = PERIOD_S,
@@ -300,6 +303,7 @@ class Sampler:
         self._memory = ProcessTreeMemory(pid)
         self._spans = SpanAccumulator(
             gpu_run=gpu is not None,
+            gpus=1 if gpu is None else gpu.count,
             judges_pauses=not evaluates_on_gpu,
             pause_settle_s=pause_settle_s,
         )

@@ -9,6 +9,7 @@ import sys
 from harness.cores import pin
 from harness.messages import RefereeGoneError, TraineeEnd
 from harness.trainee.parent_death import die_with_parent
+from harness.trainee.rank_processes import fork_ranks
 
 
 def main() -> None:
@@ -16,8 +17,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m harness.trainee")
     for name in ("pipe", "counters", "weights", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--cores", default="")
+    parser.add_argument("--cores", default="", help="1,2;3,4: a list a rank")
     options = parser.parse_args()
+    cores = [[int(core) for core in own.split(",") if core] for own in options.cores.split(";")]
 
     die_with_parent(options.parent)
     faulthandler.enable()
@@ -25,14 +27,15 @@ def main() -> None:
     # a pipe that such a program holds open for a trainee that lives.
     for descriptor in (options.pipe, options.counters, options.weights):
         os.set_inheritable(descriptor, False)
+    pipe = TraineeEnd(socket.socket(fileno=options.pipe))
+    process = None if len(cores) == 1 else fork_ranks(len(cores), pipe, options.counters)
     # Before torch is imported: its threads inherit the mask.
-    pin([int(core) for core in options.cores.split(",") if core])
+    pin(cores[0 if process is None else process.rank])
 
     from harness.trainee.run import run
 
-    pipe = TraineeEnd(socket.socket(fileno=options.pipe))
     try:
-        code = run(pipe, options.counters, options.weights)
+        code = run(process.pipe if process else pipe, options.counters, options.weights, process)
     except RefereeGoneError:
         code = 1
     sys.exit(code)

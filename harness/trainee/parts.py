@@ -19,6 +19,7 @@ from harness.session import (
     Session,
     SetsHorizon,
 )
+from harness.session.ranks import Ranks
 from harness.spec import Part, RunSpec
 from harness.trainee.parameter_roles import parameter_groups
 from harness.trainee.reference_training import RecipeTraining, UniformShuffling, WarmupCosine
@@ -42,9 +43,10 @@ class Parts:
 class PartsBuilder:
     """Imports the submission's classes when it is made, and builds them later, on the clock."""
 
-    def __init__(self, spec: RunSpec, workload: Workload) -> None:
+    def __init__(self, spec: RunSpec, workload: Workload, ranks: Ranks | None = None) -> None:
         self._spec = spec
         self._workload = workload
+        self._ranks = ranks
         self._classes: dict[Place, type] = {
             part.place: load_class(part) for part in spec.recipe.parts
         }
@@ -100,6 +102,7 @@ class PartsBuilder:
             schedule=schedule or WarmupCosine(recipe.warmup_fraction, recipe.final_lr_fraction),
             clip_norm=recipe.clip_norm,
             batch_size=recipe.batch_size,
+            ranks=self._ranks,
         )
         self._trainings.append(weakref.ref(training))
         return training

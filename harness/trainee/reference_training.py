@@ -8,6 +8,7 @@ from torch import nn
 
 from harness.cards import Closure as ClosureKind
 from harness.session import Averaging, Data, Factors, Schedule, Selection, Session, Training
+from harness.session.ranks import Ranks
 from harness.trainee.closure import Closure
 
 
@@ -103,11 +104,12 @@ class RecipeTraining(Training):
         schedule: Schedule,
         clip_norm: float | None,
         batch_size: int,
+        ranks: Ranks | None = None,
     ) -> None:
         self._session = session
         self._optimizer = optimizer
         self._schedule = schedule
-        self._closure = Closure(session, model, closure, optimizer, clip_norm)
+        self._closure = Closure(session, model, closure, optimizer, clip_norm, ranks)
         self._takes_closure = closure != "none"
         self._scaling = GroupScaling(optimizer)
         self._batch_size = batch_size

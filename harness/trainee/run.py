@@ -2,124 +2,162 @@
 
 import contextlib
 import importlib
-import sys
 import time
 import traceback
-from collections.abc import Iterator
 
+import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness import messages
-from harness.counters import Counters
+from harness.counters import SIZE_BYTES, Counters
 from harness.messages import TraineeEnd
 from harness.prepared_data import load_split, starting_model
 from harness.reference_step import ReferenceStep
-from harness.session import Averaging, Session
+from harness.session import Session
+from harness.session.batch_norm import has_batch_norm
 from harness.spec import RunSpec
-from harness.trainee.compilation import compile_ns
-from harness.trainee.export import export_weights
-from harness.trainee.parts import Parts, PartsBuilder
+from harness.trainee.evaluation_stop import EvaluationStop, TrainingEndedError, await_going_on
+from harness.trainee.memory_limit import data_limit
+from harness.trainee.parts import PartsBuilder
+from harness.trainee.rank_processes import OtherRanks, RankProcess
 from harness.trainee.reference_training import train
 from harness.trainee.submission_loading import DisqualifiedError
-from harness.workload import Workload, canonical_weights, load_workload
+from harness.workload import Workload, load_workload
 
 UNTIMED_REFERENCE_STEPS = 3
 MAX_TRACEBACK_CHARACTERS = 64_000
+LOST_RANK_S = 2.0  # how long a rank that lost another waits for those who know why
 
 
-class _TrainingEndedError(BaseException):
-    """The referee stopped the run; no `except Exception` of a submission may swallow it."""
+def run(
+    pipe: TraineeEnd,
+    counters_descriptor: int,
+    weights_descriptor: int,
+    process: RankProcess | None = None,
+) -> int:
+    """Carry out the run that the referee describes; return the process's exit code.
 
-
-def run(pipe: TraineeEnd, counters_descriptor: int, weights_descriptor: int) -> int:
-    """Carry out the run that the referee describes; return the process's exit code."""
+    `process` is given where several train together; `pipe` then leads to the referee from rank 0
+    alone, and to rank 0, which passes on what the referee says, from the others.
+    """
     shared = Counters(counters_descriptor)
+    others = process.others if process is not None else None
+    if others is not None:
+        others.listen()
     prepare = pipe.receive()
     assert isinstance(prepare, messages.Prepare)
-    limit_bytes = prepare.spec.memory_limit_bytes
-    limited = contextlib.nullcontext() if limit_bytes is None else _data_limit(limit_bytes)
+    if others is not None:
+        others.tell(prepare)
+    spec = prepare.spec
+    limit_bytes = None
+    if spec.memory_limit_bytes is not None:
+        limit_bytes = spec.memory_limit_bytes // spec.nproc
+    limited = contextlib.nullcontext() if limit_bytes is None else data_limit(limit_bytes)
     try:
         with limited:
-            _prepare_and_train(pipe, shared, weights_descriptor, prepare.spec)
-    except _TrainingEndedError:
+            _prepare_and_train(pipe, shared, weights_descriptor, spec, process)
+    except TrainingEndedError:
+        if others is not None:
+            others.await_end()
         return 0
     except Exception as error:  # noqa: BLE001 - every failure becomes an outcome
-        pipe.send(_failure(error))
+        if process is not None and _is_told_by_others(error, others):
+            return 1
+        failure = _failure(error)
+        if others is not None and failure.kind != "disqualified":
+            failure = msgspec.structs.replace(failure, summary=f"rank 0: {failure.summary}")
+        pipe.send(failure)
         return 1
     return 0
 
 
+def _is_told_by_others(error: Exception, others: OtherRanks | None) -> bool:
+    """Return whether the referee knows why a rank is gone, where that is all the error says."""
+    from harness.trainee.data_parallel import is_lost_connection
+
+    if not is_lost_connection(error):
+        return False
+    if others is not None:
+        return others.failure_is_told(LOST_RANK_S)
+    time.sleep(LOST_RANK_S)  # rank 0 may learn of the cause; the run is over then
+    return False
+
+
 def _prepare_and_train(
-    pipe: TraineeEnd, shared: Counters, weights_descriptor: int, spec: RunSpec
+    pipe: TraineeEnd,
+    shared: Counters,
+    weights_descriptor: int,
+    spec: RunSpec,
+    process: RankProcess | None,
 ) -> None:
-    device, workload, data = _prepare(spec)
+    device, workload, data = _prepare(spec, 0 if process is None else process.rank)
+    ranks = None
+    if process is not None:
+        from harness.trainee.data_parallel import TorchRanks
+
+        ranks = TorchRanks(process, device, shared)
+    speaks = ranks is None or ranks.rank == 0
+    others = process.others if process is not None else None
     torch.manual_seed(spec.streams.initialisation)
     model = starting_model(workload).to(device).train()
     torch.manual_seed(spec.streams.global_)
     begun = time.perf_counter_ns()
-    builder = PartsBuilder(spec, workload)
+    builder = PartsBuilder(spec, workload, ranks)
     import_ns = time.perf_counter_ns() - begun
-    compiled_before = compile_ns()
-    parts: Parts | None = None
-
-    def evaluate(evaluated: nn.Module) -> None:
-        assert parts is not None
-        optimizer = builder.optimizer_of(evaluated)
-        with _as_evaluated(parts.averaging, optimizer), contextlib.ExitStack() as off_clock:
-            weights = canonical_weights(evaluated)
-            if parts.parameterization is not None:
-                weights = parts.parameterization.canonical_weights(evaluated)
-            peak = None
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-                peak = torch.cuda.max_memory_allocated(device)
-            compiled_ns = compile_ns() - compiled_before
-            pipe.send(messages.Evaluate(compile_ns=compiled_ns, gpu_peak_allocated_bytes=peak))
-            off_clock.enter_context(session.paused())
-            with _data_limit(None):  # the copy is the harness's, not the submission's
-                size = export_weights(weights, weights_descriptor)
-            pipe.send(messages.Exported(size=size))
-            _await_going_on(pipe)
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-
+    evaluate = EvaluationStop(pipe, weights_descriptor, device, builder, ranks, others)
     session = Session(
         spec,
         workload,
         data,
         device,
-        shared.words,
+        shared.words if speaks else _words_of_its_own(),
         evaluate,
         lambda other: builder.training(session, other),
+        ranks,
     )
+    evaluate.session = session
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
+    if others is not None:
+        others.await_ready()
     pipe.send(messages.Ready(import_ns=import_ns))
     with session.paused():
-        _await_going_on(pipe)
+        await_going_on(pipe, others)
 
     order = torch.Generator().manual_seed(spec.streams.order)
-    parts = builder.build(session, model, order)
+    evaluate.parts = parts = builder.build(session, model, order)
+    if ranks is not None and speaks and has_batch_norm(parts.model):
+        words = "of a rank's part of each batch; evaluated with rank 0's running statistics"
+        pipe.send(messages.Note(key="batch_norm_statistics", value=words))
     if parts.procedure is not None:
         parts.procedure.train(session, parts.model)
     else:
         assert parts.training is not None
         train(session, parts.model, parts.training, parts.averaging)
-    compiled_ns = compile_ns() - compiled_before
-    pipe.send(messages.Finished(reason="the training loop returned", compile_ns=compiled_ns))
+    pipe.send(
+        messages.Finished(reason="the training loop returned", compile_ns=evaluate.compiled_ns)
+    )
+    if not speaks:
+        await_going_on(pipe, None)
 
 
-def _prepare(spec: RunSpec) -> tuple[torch.device, Workload, dict[str, Tensor]]:
+def _words_of_its_own() -> memoryview:
+    """Return words for the session of a rank that speaks for nobody."""
+    return memoryview(bytearray(SIZE_BYTES)).cast("q")
+
+
+def _prepare(spec: RunSpec, rank: int) -> tuple[torch.device, Workload, dict[str, Tensor]]:
     """Load the data and warm up torch, off the clock."""
-    torch.set_num_threads(spec.threads)
-    device = torch.device(spec.device)
+    parallel = spec.data_parallel
+    torch.set_num_threads(spec.threads if parallel is None else parallel.threads)
+    device = torch.device(spec.device_of(rank))
     if device.type == "cuda":
         torch.cuda.set_device(device)
         if spec.memory_limit_bytes is not None:
             total = torch.cuda.get_device_properties(device).total_memory
-            fraction = min(1.0, spec.memory_limit_bytes / total)
+            fraction = min(1.0, spec.memory_limit_bytes / spec.nproc / total)
             torch.cuda.set_per_process_memory_fraction(fraction, device)
     workload = load_workload(spec.workload_module, spec.workload)
     data = load_split(spec.workload, "training", device)
@@ -133,57 +171,6 @@ def _prepare(spec: RunSpec) -> tuple[torch.device, Workload, dict[str, Tensor]]:
     # not anything is compiled.
     importlib.import_module("torch._dynamo")
     return device, workload, data
-
-
-@contextlib.contextmanager
-def _as_evaluated(
-    averaging: Averaging | None, optimizer: torch.optim.Optimizer | None
-) -> Iterator[None]:
-    """Have the weights to evaluate in place; on the clock, both ways.
-
-    An optimizer that keeps two sets of weights switches by `.eval()` and `.train()`, as the
-    ecosystem's do; an averaging part sees to that itself.
-    """
-    if averaging is not None:
-        with averaging.evaluated():
-            yield
-        return
-    switch = {name: getattr(optimizer, name, None) for name in ("eval", "train")}
-    if callable(switch["eval"]):
-        switch["eval"]()
-    yield
-    if callable(switch["train"]):
-        switch["train"]()
-
-
-def _await_going_on(pipe: TraineeEnd) -> None:
-    """Block until the referee starts or resumes the run; raise if it stops it."""
-    if isinstance(pipe.receive(), messages.Stop):
-        raise _TrainingEndedError
-
-
-@contextlib.contextmanager
-def _data_limit(limit_bytes: int | None) -> Iterator[None]:
-    """Hold the process's data segment (all private writable memory) below the limit, None: free.
-
-    An allocation over it fails in this process alone and can be reported; the machine never
-    comes under pressure. The former limit is back at the end, since reporting the failure needs
-    memory too.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = hard if limit_bytes is None else limit_bytes
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _failure(error: Exception) -> messages.Failed:

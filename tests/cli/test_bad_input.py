@@ -72,6 +72,15 @@ RUN = ("run", "-s", "lion", "-w", "resnet")
         (["rnu"], ["The command 'rnu' does not exist. Did you mean 'run'", "leaderboard"]),
         (["--rnu"], ["No such option '--rnu'"]),
         (["run"], ["Missing option '-s' / '--submission'"]),
+        ([*RUN, "--nproc", "0"], ["Invalid value for '--nproc'", "1<=x<=64"]),
+        (
+            ["run", "-s", "sophia", "-w", "gpt", "--nproc", "2"],
+            ["'sophia' does not train in several processes", "Leave --nproc out."],
+        ),
+        (
+            [*RUN, "--nproc", "8", "--set", "recipe.batch_size=4"],
+            ["recipe.batch_size is 4. Use --nproc 4 or fewer"],
+        ),
         (["calibrate", "resnte"], ["The workload 'resnte' does not exist. Did you mean 'resnet'"]),
         (["calibrate", "resnet", "--margin", "nan"], ["--margin takes a number of sigmas"]),
         (["calibrate", "resnet", "--margin", "-1"], ["--margin takes a number of sigmas"]),

@@ -170,7 +170,7 @@ def test_an_empty_home_is_told_how_to_fill_it(home: Path) -> None:
         (["--rule", "documented"], "--rule belongs to a score. Add --score algoperf"),
         (["--exclude", "lion"], "--exclude belongs to a score"),
         (["--relative-to", "lion"], "--relative-to belongs to a score"),
-        (["--score", "best"], "'best' is not 'algoperf'"),
+        (["--score", "best"], "'best' is not one of 'suite', 'algoperf'"),
         (["--score", "algoperf", "--rule", "theirs"], "'documented', 'as-published'"),
         (["--score", "algoperf", "--from-import", "no"], "The import 'no' does not exist"),
         (["--score", "algoperf", "--targets", "v0.5"], "holds none. `bench import algoperf"),

@@ -115,6 +115,7 @@ class Track:
         memory_limit_bytes: int | None = None,
         settings: Sequence[str] = (),
         share: bool = False,
+        nproc: int = 1,
         patience: Patience = QUICKLY,
         witness: Witness | None = None,
         interrupted: Callable[[], bool] = lambda: False,
@@ -134,6 +135,7 @@ class Track:
                 budget_paces=budget_paces,
                 memory_limit_bytes=memory_limit_bytes,
                 share=share,
+                nproc=nproc,
             )
         )
         if pace_ns is not None:

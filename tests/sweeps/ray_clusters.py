@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # Before Ray is first imported, by whichever test. No word to its makers; no processes in stock.
@@ -25,6 +26,9 @@ def ray_cluster(head_cpus: int, *more_cpus: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="r")  # its sockets' paths must be short
+    # It notes its address in its default folder, which nobody makes where another is chosen.
+    os.environ["RAY_TMPDIR"] = folder
+    Path(folder, "ray").mkdir()
     each = {
         "object_store_memory": OBJECT_STORE_BYTES,
         "env_vars": {"XDG_CACHE_HOME": f"{folder}/cache", "TMPDIR": folder},
@@ -37,4 +41,5 @@ def ray_cluster(head_cpus: int, *more_cpus: int) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+        del os.environ["RAY_TMPDIR"]
         shutil.rmtree(folder, ignore_errors=True)

@@ -112,7 +112,9 @@ def gpus(*names: str) -> list[Gpu]:
 def test_every_gpu_is_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     found = gpus("H", "H", "H")
     monkeypatch.setattr(local, "visible_gpus", lambda: found)
-    monkeypatch.setattr(local, "resolve_device", lambda text: Device(name="cuda:1", gpu=found[1]))
+    monkeypatch.setattr(
+        local, "resolve_device", lambda text, nproc: Device(name="cuda:1", gpu=found[1])
+    )
     assert [slot.device for slot in local_slots("auto", None)] == ["cuda:0", "cuda:1", "cuda:2"]
     assert [slot.device for slot in local_slots("cuda", 2)] == ["cuda:0", "cuda:1"]
     assert [slot.device for slot in local_slots("cuda:1", None)] == ["cuda:1"]
@@ -121,6 +123,20 @@ def test_every_gpu_is_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     found[1] = gpus("H", "A")[1]
     with pytest.raises(UsageError, match=r"The GPUs differ \(A, H\)"):
         local_slots("auto", None)
+
+
+def test_a_slot_has_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = gpus(*"HHHHH")
+    monkeypatch.setattr(local, "visible_gpus", lambda: found)
+    monkeypatch.setattr(
+        local, "resolve_device", lambda text, nproc: Device(name="cuda:0", gpu=found[0])
+    )
+    assert [slot.device for slot in local_slots("auto", None, 2)] == ["cuda:0", "cuda:2"]
+    assert [slot.device for slot in local_slots("cuda", 1, 4)] == ["cuda:0"]
+    with pytest.raises(UsageError, match="--jobs 3 needs 6 GPUs; auto means 5 here"):
+        local_slots("auto", 3, 2)
+    found[4] = Gpu(index=4, uuid="GPU-4", name="A", driver="1")
+    assert len(local_slots("auto", None, 2)) == 2  # the odd one is left out
 
 
 def test_cores_are_split_into_equal_sets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +150,8 @@ def test_cores_are_split_into_equal_sets(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     with pytest.raises(UsageError, match=r"--jobs 3 needs 6 cores.*Use --jobs 2\."):
         local_slots("cpu", 3)
+    with pytest.raises(UsageError, match=r"--jobs 2 needs 8 cores, 4 for each run.*--jobs 1\."):
+        local_slots("cpu", 2, nproc=3)
     monkeypatch.setattr(local, "cpu_quota", lambda: 3.5)
     with pytest.raises(UsageError, match=r"3 can be used here. Use --jobs 1"):
         local_slots("cpu", 2)
@@ -173,6 +191,7 @@ def test_a_task_is_the_request_again() -> None:
         trial=2,
         cores=(0, 1),
         beside=1,
+        nproc=2,
     )
     task = Task.of(request, 7)
     assert task.request() == request and task.seed == 7
