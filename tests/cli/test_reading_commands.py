@@ -350,6 +350,7 @@ print("\\n".join(sys.modules), file=sys.stderr)
         (("list", "runs"), TENSORS | NETWORK | {"polars", "duckdb"}),
         (("show", "last"), TENSORS | NETWORK | {"polars", "duckdb"}),
         (("leaderboard",), TENSORS | NETWORK),
+        (("leaderboard", "--score", "suite", "-w", "mlp"), TENSORS | NETWORK),
         (("query", "SELECT 1"), TENSORS),
         (("db", "rebuild"), TENSORS),
         (("runs", "rm", "--help"), ANYTHING_SLOW - {"pynvml"}),
