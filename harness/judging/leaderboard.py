@@ -113,6 +113,7 @@ def _intervals(seconds: list[tuple[float, bool]], budget_s: float | None) -> dic
         "restricted_mean_s": restricted and restricted.mean,
         "restricted_mean_low_s": restricted and restricted.low,
         "restricted_mean_high_s": restricted and restricted.high,
+        "why_no_mean_interval": (restricted and restricted.why) or None,
     }
 
 
@@ -182,7 +183,7 @@ def _schema() -> dict[str, Any]:
         **dict.fromkeys(("runs", "reached"), polars.Int64),
         **dict.fromkeys(floats, polars.Float64),
         "pareto_front": polars.Boolean,
-        "pareto_axes": polars.String,
+        **dict.fromkeys(("why_no_mean_interval", "pareto_axes"), polars.String),
         **dict.fromkeys(("tainted_left_out", "unfinished_left_out"), polars.Int64),
     }
     return kinds | {"workload_version": polars.Int64}

@@ -8,7 +8,7 @@ from harness.judging.bootstrap import FEWEST_RUNS, replicate_medians
 from harness.judging.rank_intervals import rank_intervals
 
 REPLICATES = 1000
-MOST_ROWS = 200  # each is compared with every other: beyond, it takes longer than it tells
+MOST_ROWS = 100  # each is compared with every other: beyond, it takes longer than it tells
 SEED = 0  # one table, one answer
 
 _NONE: dict[str, Any] = {"rank_low": None, "rank_high": None, "tied_group": None}

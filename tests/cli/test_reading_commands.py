@@ -352,6 +352,7 @@ print("\\n".join(sys.modules), file=sys.stderr)
         (("leaderboard",), TENSORS | NETWORK),
         (("leaderboard", "--score", "algoperf"), TENSORS | NETWORK),
         (("import", "algoperf", "--help"), ANYTHING_SLOW),
+        (("leaderboard", "--score", "suite", "-w", "mlp"), TENSORS | NETWORK),
         (("query", "SELECT 1"), TENSORS),
         (("db", "rebuild"), TENSORS),
         (("sensitivity", "--help"), ANYTHING_SLOW - {"psutil"} | {"matplotlib"}),

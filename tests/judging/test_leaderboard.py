@@ -189,6 +189,7 @@ def test_with_a_miss_the_median_alone_has_an_interval(runs: Runs) -> None:
     assert (row["time_low_s"], row["time_high_s"]) == (pytest.approx(1.5), None)
     assert row["restricted_mean_s"] == pytest.approx((4 * 1.545 + BUDGET_S) / 5)
     assert row["restricted_mean_low_s"] is None
+    assert row["why_no_mean_interval"] == "1 of 5 missed the target"
 
 
 def test_rows_that_hardly_differ_are_tied(runs: Runs) -> None:
