@@ -1,0 +1,1 @@
+"""Reading what other benchmarks wrote, and writing what they read."""

@@ -1,0 +1,1 @@
+"""AlgoPerf's logs and targets: read, kept in the results home, scored by its rule."""
