@@ -54,6 +54,11 @@ def count(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, `1 run` or `2,000 runs`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def mebibytes(value: float | None) -> str:
     """Return bytes in MiB."""
     return MISSING if value is None else f"{value / MIB:,.0f}"
