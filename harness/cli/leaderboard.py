@@ -1,20 +1,26 @@
-"""`bench leaderboard`: the rankings of `harness.judging.leaderboard`, for people or programs."""
+"""`bench leaderboard`: the rankings of `harness.judging`, for people or programs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness import catalogue
-from harness.cli import tables
+from harness.cli import equal_time, ranked_rows, tables
+from harness.cli.leaderboard_table import print_group
 from harness.cli.parameters import WorkloadName, results_option
+from harness.cli.suite_score import print_suite_scores
 from harness.cli.tables import Column, Format
 from harness.errors import UsageError
 from harness.home import results_home
+from harness.judging.axes import AXES
 from harness.spec import ClockKind
 from harness.suites import workloads_named
+
+if TYPE_CHECKING:
+    from harness.judging.equal_time import Moment
 
 
 @click.command()
@@ -26,39 +32,102 @@ from harness.suites import workloads_named
     show_default=True,
     help="Rank by time with compilation (cold) or without it (warm).",
 )
+@click.option("--axis", type=click.Choice(list(AXES)), help="Rank by it.  [default: time]")
+@click.option(
+    "--at-time",
+    type=equal_time.MomentType(),
+    metavar="TIME",
+    help="Rank by the metric reached by then: seconds, 2.5, or paces, 500paces.",
+)
+@click.option("--pareto", is_flag=True, help="Mark the rows that none beats on every axis.")
+@click.option(
+    "--score",
+    type=click.Choice(["suite"]),
+    help="Score over the suite of --workload: time against the reference recipe's.",
+)
 @tables.format_option("table", "json", "csv", "md")
 @click.option(
     "--from", "files", metavar="GLOB", help="Rank the runs in Parquet files: 'DIR/*.parquet'."
 )
 @results_option
 def leaderboard(
-    workload: str | None, clock: ClockKind, form: Format, files: str | None, results: str | None
+    workload: str | None,
+    clock: ClockKind,
+    axis: str | None,
+    at_time: "Moment | None",
+    pareto: bool,
+    score: str | None,
+    form: Format,
+    files: str | None,
+    results: str | None,
 ) -> None:
     """Rank what was measured.
 
     Results of one workload version, machine class and tuning effort are ranked together,
-    others never. Times are Kaplan–Meier medians over the untainted runs.
+    others never. Times are Kaplan–Meier medians over the untainted runs. From five runs on there
+    are intervals; rows whose intervals of ranks overlap are tied.
     """
-    from harness.judging import leaderboard as judging
-
     if files is not None and results is not None:
         raise UsageError("--from names the runs' files, --results their folder. Give one.")
+    _refuse_together(
+        {"--score": score, "--at-time": at_time, "--axis": axis, "--pareto": pareto or None}
+    )
     home = results_home(results)
-    frame = judging.leaderboard(home, None, clock, files)
-    rows = [
-        row | {"hyperparameters": json.loads(row["hyperparameters"])} for row in frame.to_dicts()
-    ]
+    if score is not None:
+        if workload is None:
+            raise UsageError("A score is over a suite. Name it: --workload @core.")
+        print_suite_scores(home, workloads_named(workload), form, clock, files)
+        return
+    if at_time is not None and files is not None:
+        raise UsageError("--at-time needs evaluations, which the files of --from do not hold.")
+    rows, columns = _rows(home, clock, files, axis or "time", at_time)
     if workload is not None:
         names = _full_names(workload, {row["workload"] for row in rows})
         rows = [row for row in rows if row["workload"] in names]
     if form in ("json", "csv"):
-        tables.print_rows(rows, [Column(field=name, header=name) for name in frame.columns], form)
+        tables.print_rows(rows, [Column(field=name, header=name) for name in columns], form)
     elif not rows:
         click.echo(_nothing_yet(home, workload))
+    elif at_time is not None:
+        equal_time.print_groups(_groups(rows), form, clock, at_time)
     else:
-        for place in dict.fromkeys(_place(row, judging.RANKED_WITHIN) for row in rows):
-            group = [row for row in rows if _place(row, judging.RANKED_WITHIN) == place]
-            _print_group(group, form, clock)
+        for group in _groups(rows):
+            print_group(group, form, clock, axis or "time", pareto=pareto)
+
+
+def _refuse_together(given: Mapping[str, object]) -> None:
+    named = [option for option, value in given.items() if value is not None]
+    # A front is a mark beside a ranking; the others are rankings, and one table has one.
+    if len(named) > 1 and named != ["--axis", "--pareto"]:
+        raise UsageError(f"{named[0]} and {named[1]} are tables of their own. Give one.")
+
+
+def _rows(
+    home: Path, clock: ClockKind, files: str | None, axis: str, moment: "Moment | None"
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows of every workload, and their fields."""
+    from harness.judging import leaderboard as judging
+    from harness.judging.equal_time import metric_at
+
+    frame = (
+        judging.leaderboard(home, None, clock, files, axis)
+        if moment is None
+        else metric_at(home, moment, clock)
+    )
+    rows = [
+        row | {"hyperparameters": json.loads(row["hyperparameters"])} for row in frame.to_dicts()
+    ]
+    return rows, frame.columns
+
+
+def _groups(rows: Iterable[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
+    """Return the rows that are ranked together, in their order."""
+    from harness.judging.leaderboard import RANKED_WITHIN
+
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(ranked_rows.place(row, RANKED_WITHIN), []).append(row)
+    return list(groups.values())
 
 
 def _full_names(workload: str, measured: set[str]) -> list[str]:
@@ -71,10 +140,6 @@ def _full_names(workload: str, measured: set[str]) -> list[str]:
         raise
 
 
-def _place(row: Mapping[str, Any], within: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in within)
-
-
 def _nothing_yet(home: Path, workload: str | None) -> str:
     what = "Nothing" if workload is None else f"Nothing on {workload}"
     name = workload or next(iter(catalogue.workloads()), "WORKLOAD")
@@ -84,99 +149,3 @@ def _nothing_yet(home: Path, workload: str | None) -> str:
         f"    bench run --workload {name} --submission {submission}\n\n"
         f"or name another folder by --results."
     )
-
-
-def _print_group(group: list[dict[str, Any]], form: Format, clock: ClockKind) -> None:
-    first = group[0]
-    title = (
-        f"{first['workload']} v{first['workload_version']} · tuning effort: "
-        f"{first['tuning_effort']} · {first['machine_class']}"
-    )
-    rows = [_for_people(row, group) for row in group]
-    columns = [column for column in _COLUMNS if any(row[column.field] for row in rows)]
-    click.echo(f"### {title}\n" if form == "md" else title)
-    tables.print_rows(rows, columns, form)
-    click.echo(f"\n{_sentence(group, clock)}\n")
-
-
-def _for_people(row: dict[str, Any], group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    alike = [other for other in group if other["submission"] == row["submission"]]
-    # Only what tells one row from its namesakes is worth the width.
-    differing = {
-        name: value
-        for name, value in row["hyperparameters"].items()
-        if any(other["hyperparameters"].get(name) != value for other in alike)
-    }
-    source = row["source_sha256"][:8]
-    sources = {other["source_sha256"] for other in alike}
-    gpu = row["gpu_peak_memory_bytes"]
-    return {
-        "rank": "" if row["rank"] is None else str(row["rank"]),
-        "submission": row["submission"],
-        "differing": tables.point(differing),
-        "source": source if len(sources) > 1 else "",
-        "reached": f"{row['reached']}/{row['runs']}",
-        "time": _time(row),
-        "range": _range(row),
-        "normalised_time": _figure(tables.significant(row["normalised_time"])),
-        "steps": _figure(tables.count(row["steps_to_target"])),
-        "passes": _figure(tables.count(row["model_passes_to_target"])),
-        "memory": _figure(tables.mebibytes(row["peak_memory_bytes"] if gpu is None else gpu)),
-        "energy": _figure(tables.significant(row["energy_j"])),
-        "left_out": _left_out(row),
-    }
-
-
-_COLUMNS = [
-    Column(field="rank", header="#", number=True),
-    Column(field="submission", header="submission"),
-    Column(field="differing", header="point"),
-    Column(field="source", header="source"),
-    Column(field="reached", header="reached", number=True),
-    Column(field="time", header="time, s", number=True),
-    Column(field="range", header="range, s", number=True, drop=3),
-    Column(field="normalised_time", header="paces", number=True, drop=2),
-    Column(field="steps", header="steps", number=True, drop=4),
-    Column(field="passes", header="passes", number=True, drop=1),
-    Column(field="memory", header="MiB", number=True, drop=1),
-    Column(field="energy", header="J", number=True, drop=1),
-    Column(field="left_out", header="left out"),
-]
-
-
-def _figure(text: str) -> str:
-    return "" if text == tables.MISSING else text
-
-
-def _time(row: Mapping[str, Any]) -> str:
-    if row["time_s"] is not None:
-        return tables.significant(row["time_s"])
-    return f"> {tables.significant(row['budget_s'])}" if row["runs"] else tables.MISSING
-
-
-def _range(row: Mapping[str, Any]) -> str:
-    if row["reached"] < 2:
-        return ""
-    return f"{tables.significant(row['fastest_s'])}–{tables.significant(row['slowest_s'])}"
-
-
-def _left_out(row: Mapping[str, Any]) -> str:
-    parts = [(row["tainted_left_out"], "tainted"), (row["unfinished_left_out"], "unfinished")]
-    return ", ".join(f"{number} {what}" for number, what in parts if number)
-
-
-def _sentence(group: Sequence[Mapping[str, Any]], clock: ClockKind) -> str:
-    ranked = [row for row in group if row["rank"] is not None]
-    if not ranked:
-        return "No submission's median run reached the target: no rank is given."
-    first = ranked[0]
-    compiled = "" if clock == "cold" else ", compilation left out"
-    sentence = (
-        f"{first['submission']} reached the target in {tables.significant(first['time_s'])} s "
-        f"(median of {first['runs']}{compiled})"
-    )
-    others = [row for row in ranked if row["submission"] != first["submission"]]
-    if others and others[0]["time_s"] > first["time_s"]:
-        ratio = others[0]["time_s"] / first["time_s"]
-        sentence += f", {tables.significant(ratio)} times faster than {others[0]['submission']}"
-    return f"{sentence}."

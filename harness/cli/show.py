@@ -59,6 +59,7 @@ def _everything(
         "source_sha256": detail.spec.source_sha256,
         "budget_s": detail.spec.budget_ns / 1e9,
         "steps_to_target": detail.steps_to_target,
+        "examples_to_target": detail.examples_to_target,
         "model_passes_to_target": detail.model_passes_to_target,
         "import_s": detail.import_s,
         "notes": msgspec.to_builtins(detail.notes),

@@ -19,23 +19,50 @@ CONFIDENCE = 0.95
 FEWEST_RUNS = 5  # fewer say next to nothing of their own spread: no interval is given
 
 
-def resamples(n: int, replicates: int, generator: "np.random.Generator") -> "NDArray[np.intp]":
-    """Return [replicates, n] positions drawn with replacement from a sample of `n`."""
-    return generator.integers(0, n, size=(replicates, n))
+def replicate_means(
+    sample: "NDArray[np.float64]", replicates: int, generator: "np.random.Generator"
+) -> "NDArray[np.float64]":
+    """Return the means of resamples of one less than the sample: their variance is unbiased."""
+    n = len(sample)
+    means: NDArray[np.float64] = sample[generator.integers(0, n, (replicates, n - 1))].mean(axis=1)
+    return means
 
 
-def expansion(n: int, deviate: float) -> float:
+def replicate_medians(
+    ordered: "NDArray[np.float64]", replicates: int, generator: "np.random.Generator"
+) -> "NDArray[np.float64]":
+    """Return the lower medians of resamples of a sample in ascending order.
+
+    Drawn from their exact distribution: a resample's positions are ⌊n × uniform⌋, so its h-th is
+    ⌊n × the h-th smallest of n uniforms⌋, which is a Beta(h, n + 1 - h) variate.
+    """
+    n = len(ordered)
+    h = (n + 1) // 2
+    positions = (n * generator.beta(h, n + 1 - h, size=replicates)).astype(int)
+    medians: NDArray[np.float64] = ordered[positions]
+    return medians
+
+
+def expansion(n: int, deviate: float, degrees: int | None = None) -> float:
     """Return the standard errors of `n` values' bootstrap that stand for a normal deviate.
 
-    √(n ÷ (n - 1)) × the Student t quantile, n - 1 degrees of freedom, at the deviate's level.
+    √(n ÷ (n - 1)) × the Student t quantile at the deviate's level, with n - 1 degrees of freedom
+    unless the error is known better.
     """
-    return math.sqrt(n / (n - 1)) * student_t_quantile(NormalDist().cdf(deviate), n - 1)
+    level = NormalDist().cdf(-abs(deviate))  # the lower tail: the upper one rounds to 1
+    return math.sqrt(n / (n - 1)) * -student_t_quantile(level, degrees or n - 1)
 
 
 def expanded_levels(n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the levels at which replicates of `n` values are read for an interval."""
     deviate = NormalDist().inv_cdf((1 + confidence) / 2)
     tail = NormalDist().cdf(-expansion(n, deviate))
+    return tail, 1 - tail
+
+
+def student_levels(degrees: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the levels at which replicates of unbiased variance are read for an interval."""
+    tail = NormalDist().cdf(student_t_quantile((1 - confidence) / 2, degrees))
     return tail, 1 - tail
 
 
@@ -56,7 +83,7 @@ def student_t_quantile(level: float, degrees: int) -> float:
     By bisection of the closed form of the distribution function (Abramowitz & Stegun 26.7.3
     and 26.7.4): scipy takes longer to import than a leaderboard to print.
     """
-    if level < 0.5:
+    if level > 0.5:
         return -student_t_quantile(1 - level, degrees)
     if degrees > 500:  # the sum below grows long, and the normal is near (26.7.5)
         z = NormalDist().inv_cdf(level)
@@ -64,9 +91,9 @@ def student_t_quantile(level: float, degrees: int) -> float:
     # Of the angle atan(t ÷ √degrees), which is bounded, so that no tail is out of reach.
     low, high = 0.0, math.pi / 2
     while (middle := (low + high) / 2) not in (low, high):
-        below = (1 + _central_share(middle, degrees)) / 2 < level
-        low, high = (middle, high) if below else (low, middle)
-    return math.sqrt(degrees) * math.tan(high)
+        outside = (1 - _central_share(middle, degrees)) / 2
+        low, high = (middle, high) if outside > level else (low, middle)
+    return -math.sqrt(degrees) * math.tan(high)
 
 
 def _central_share(angle: float, degrees: int) -> float:

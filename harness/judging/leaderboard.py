@@ -6,45 +6,63 @@ class and tuning effort, and never across. Times are Kaplan–Meier medians: a r
 the target is censored at its budget, neither infinite nor dropped.
 """
 
-import itertools
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.judging import row_ranks
+from harness.judging.axes import AXES, Axis, counted, figures, lower_median, time_s
+from harness.judging.pareto import mark_front
+from harness.judging.survival import (
+    BEYOND,
+    kaplan_meier_median,
+    median_interval,
+    restricted_mean,
+)
 from harness.spec import ClockKind
 
 if TYPE_CHECKING:
     import polars
 
-# A run with one of these ends says nothing of how long the submission takes.
-NO_EVIDENCE = frozenset({"interrupted", "stopped", "skipped"})
-
 RANKED_WITHIN = ("workload", "workload_version", "machine_class", "tuning_effort")
-_ROW = (*RANKED_WITHIN, "submission", "source_sha256", "hyperparameters")
+ROW = (*RANKED_WITHIN, "submission", "source_sha256", "hyperparameters")
 
 # What a row is made of: of a hundred thousand runs, reading all columns takes seconds.
 _COLUMNS = (
-    *_ROW,
+    *ROW,
     *("run_id", "outcome", "tainted", "time_to_target_s", "time_without_compile_s", "compile_s"),
-    *("budget_s", "pace_s", "steps_to_target", "model_passes_to_target", "energy_j"),
+    *("budget_s", "pace_s", "steps_to_target", "examples_to_target"),
+    *("model_passes_to_target", "energy_j"),
     *("peak_memory_bytes", "gpu_peak_memory_bytes"),
 )
 
 
 def leaderboard(
-    home: Path, workload: str | None, clock: ClockKind, files: str | None = None
+    home: Path,
+    workload: str | None,
+    clock: ClockKind,
+    files: str | None = None,
+    axis: str = "time",
 ) -> "polars.DataFrame":
     """Return the ranked rows of every workload, or of the one with the full name `workload`.
 
     With `files`, of the runs in the Parquet files that match, instead of those under `home`.
     Times are seconds of submission time; on the warm clock compilation is taken off them.
-    `rank` is None where fewer than half of the runs reached the target, and `time_s` is None
-    then: the median lies beyond the budget.
+    `axis` is one of `harness.judging.axes.AXES`. `rank` is None where fewer than half of the
+    runs reached the target, and `time_s` and other medians to it are None then: they lie beyond
+    the budget. So is `time_high_s` where too few reached it for an upper end of the interval.
     """
     import polars
 
+    groups = [(key, runs) for key, runs in measured_rows(home, files) if workload in (None, key[0])]
+    made = [_row(key, runs, clock) for key, runs in groups]
+    return polars.DataFrame(_ranked(made, dict(groups), clock, axis), schema=_schema())
+
+
+def measured_rows(
+    home: Path, files: str | None = None
+) -> list[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
+    """Return what is measured: each row's key, in the order of ROW, and its runs."""
     from harness.records import index, parquet
 
     if files is None:
@@ -52,95 +70,86 @@ def leaderboard(
         frame = index.query(home, sql)
     else:
         frame = parquet.runs_in(files, _COLUMNS)
-    runs = frame.to_dicts()
-    if workload is not None:
-        runs = [run for run in runs if run["workload"] == workload]
-    rows = _ranked([_row(key, group, clock) for key, group in _grouped(runs, _ROW)])
-    return polars.DataFrame(rows, schema=_schema())
-
-
-def kaplan_meier_median(times: Iterable[tuple[float, bool]]) -> float | None:
-    """Return the smallest time by which half have reached the target, None if none is.
-
-    `times` holds for each run a time and whether it reached the target then; if not, nothing
-    is known of the run from that time on. Kaplan & Meier, "Nonparametric Estimation from
-    Incomplete Observations", JASA 53, 1958. A run censored at a time at which others reach
-    the target counts as one that had not reached it. Without censored runs this is the lower
-    median.
-    """
-    ordered = sorted(times)
-    at_risk = len(ordered)
-    surviving = Fraction(1)  # exact: a half reached by rounding would be another median
-    for time, group in itertools.groupby(ordered, key=_moment):
-        here = [reached for _, reached in group]
-        surviving *= 1 - Fraction(sum(here), at_risk)
-        if surviving <= Fraction(1, 2):
-            return time
-        at_risk -= len(here)
-    return None
-
-
-def _moment(one: tuple[float, bool]) -> float:
-    return one[0]
+    return _grouped(frame.to_dicts(), ROW)
 
 
 def _row(
     key: tuple[Any, ...], runs: Sequence[Mapping[str, Any]], clock: ClockKind
 ) -> dict[str, Any]:
     untainted = [run for run in runs if not run["tainted"]]
-    counted = [run for run in untainted if run["outcome"] not in NO_EVIDENCE]
-    reached = [run for run in counted if run["outcome"] == "reached"]
-    seconds = [_time_s(run, clock) for run in counted]
-    paces = [(time / run["pace_s"], hit) for run, (time, hit) in zip(counted, seconds, strict=True)]
+    evidence = counted(runs)
+    seconds = [time_s(run, clock) for run in evidence]
     reached_s = [time for time, hit in seconds if hit]
-    return dict(zip(_ROW, key, strict=True)) | {
-        "runs": len(counted),
-        "reached": len(reached),
+    budget_s = max((run["budget_s"] for run in evidence), default=None)
+    medians = {axis.field: lower_median(figures(axis, evidence, clock)) for axis in AXES.values()}
+    return dict(zip(ROW, key, strict=True)) | {
+        "runs": len(evidence),
+        "reached": len(reached_s),
+        **medians,
         "time_s": kaplan_meier_median(seconds),
+        **_intervals(seconds, budget_s),
         "fastest_s": min(reached_s, default=None),
         "slowest_s": max(reached_s, default=None),
-        "budget_s": max((run["budget_s"] for run in counted), default=None),
-        "normalised_time": kaplan_meier_median(paces),
-        "steps_to_target": _median(reached, "steps_to_target"),
-        "model_passes_to_target": _median(reached, "model_passes_to_target"),
-        "peak_memory_bytes": _median(counted, "peak_memory_bytes"),
-        "gpu_peak_memory_bytes": _median(counted, "gpu_peak_memory_bytes"),
-        "energy_j": _median(reached, "energy_j"),
+        "budget_s": budget_s,
+        "peak_memory_bytes": _median(evidence, "peak_memory_bytes"),
+        "gpu_peak_memory_bytes": _median(evidence, "gpu_peak_memory_bytes"),
         "tainted_left_out": len(runs) - len(untainted),
-        "unfinished_left_out": len(untainted) - len(counted),
+        "unfinished_left_out": len(untainted) - len(evidence),
     }
 
 
-def _time_s(run: Mapping[str, Any], clock: ClockKind) -> tuple[float, bool]:
-    if run["outcome"] == "reached":
-        column = "time_to_target_s" if clock == "cold" else "time_without_compile_s"
-        return run[column], True
-    # Whatever ended the run, it will never reach the target within its budget; on the warm
-    # clock the budget ends sooner, by what the run spent on compilation.
-    return run["budget_s"] - (run["compile_s"] or 0.0 if clock == "warm" else 0.0), False
+def _intervals(seconds: list[tuple[float, bool]], budget_s: float | None) -> dict[str, Any]:
+    low, high = median_interval(seconds) or (None, None)
+    restricted = None if budget_s is None else restricted_mean(seconds, budget_s)
+    return {
+        "time_low_s": None if low == BEYOND else low,
+        "time_high_s": None if high == BEYOND else high,
+        "restricted_mean_s": restricted and restricted.mean,
+        "restricted_mean_low_s": restricted and restricted.low,
+        "restricted_mean_high_s": restricted and restricted.high,
+    }
 
 
 def _median(runs: Iterable[Mapping[str, Any]], column: str) -> float | None:
-    values = [run[column] for run in runs if run[column] is not None]
-    return statistics.median(values) if values else None
+    return lower_median(sorted(run[column] for run in runs if run[column] is not None))
 
 
-def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows, each place's together and in order; equal times share a rank."""
+def _ranked(
+    rows: list[dict[str, Any]],
+    runs: Mapping[tuple[Any, ...], Sequence[Mapping[str, Any]]],
+    clock: ClockKind,
+    axis: str,
+) -> list[dict[str, Any]]:
+    """Return the rows, each place's together and in order; equal figures share a rank."""
     ranked = []
     for _, group in _grouped(rows, RANKED_WITHIN):
-        ordered = sorted(group, key=_order)
-        times = [row["time_s"] for row in ordered]
-        for row in ordered:
-            rank = None if row["time_s"] is None else times.index(row["time_s"]) + 1
-            ranked.append({"rank": rank, **row})
+        ordered = sorted(group, key=lambda row: _order(row, AXES[axis]))
+        figures_of = [_ranking_figure(row, AXES[axis]) for row in ordered]
+        ranks = [None if one is None else figures_of.index(one) + 1 for one in figures_of]
+        samples = [
+            None
+            if rank is None
+            else figures(AXES[axis], counted(runs[tuple(row[name] for name in ROW)]), clock)
+            for row, rank in zip(ordered, ranks, strict=True)
+        ]
+        intervals = row_ranks.of_medians(samples)
+        front = mark_front(ordered)
+        ranked += [
+            {"rank": rank, **interval, **row, **marked}
+            for rank, interval, row, marked in zip(ranks, intervals, ordered, front, strict=True)
+        ]
     return ranked
 
 
-def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    time_s = row["time_s"]
+def _ranking_figure(row: Mapping[str, Any], axis: Axis) -> float | None:
+    """Return what a row is ranked by: a submission that seldom arrives has no rank on any axis."""
+    return None if row["time_s"] is None else row[axis.field]
+
+
+def _order(row: Mapping[str, Any], axis: Axis) -> tuple[Any, ...]:
+    figure = _ranking_figure(row, axis)
     missed = 1 - row["reached"] / row["runs"] if row["runs"] else 2.0
-    return (time_s is None, time_s or 0.0, missed, *(str(row[name]) for name in _ROW))
+    return (figure is None, figure or 0.0, missed, *(str(row[name]) for name in ROW))
 
 
 def _grouped(
@@ -155,16 +164,19 @@ def _grouped(
 def _schema() -> dict[str, Any]:
     import polars
 
+    floats = (
+        *("time_s", "time_low_s", "time_high_s", "fastest_s", "slowest_s", "budget_s"),
+        *("restricted_mean_s", "restricted_mean_low_s", "restricted_mean_high_s"),
+        *("normalised_time", "steps_to_target", "examples_to_target", "model_passes_to_target"),
+        *("memory_bytes", "peak_memory_bytes", "gpu_peak_memory_bytes", "energy_j"),
+    )
     kinds: dict[str, Any] = {
-        "rank": polars.Int64,
-        **dict.fromkeys(_ROW, polars.String),
-        "runs": polars.Int64,
-        "reached": polars.Int64,
-        **dict.fromkeys(("time_s", "fastest_s", "slowest_s", "budget_s"), polars.Float64),
-        "normalised_time": polars.Float64,
-        **dict.fromkeys(("steps_to_target", "model_passes_to_target"), polars.Float64),
-        **dict.fromkeys(("peak_memory_bytes", "gpu_peak_memory_bytes"), polars.Float64),
-        "energy_j": polars.Float64,
+        **dict.fromkeys(("rank", "rank_low", "rank_high", "tied_group"), polars.Int64),
+        **dict.fromkeys(ROW, polars.String),
+        **dict.fromkeys(("runs", "reached"), polars.Int64),
+        **dict.fromkeys(floats, polars.Float64),
+        "pareto_front": polars.Boolean,
+        "pareto_axes": polars.String,
         **dict.fromkeys(("tainted_left_out", "unfinished_left_out"), polars.Int64),
     }
     return kinds | {"workload_version": polars.Int64}

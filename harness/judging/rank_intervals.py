@@ -33,30 +33,31 @@ class RankIntervals:
 def rank_intervals(
     scores: "Sequence[float] | NDArray[np.float64]",
     replicates: "NDArray[np.float64]",
-    n: int,
+    n: int | Sequence[int],
     confidence: float = CONFIDENCE,
 ) -> RankIntervals:
     """Return each entry's interval of ranks and the groups whose intervals overlap.
 
     `scores` [entries] are those observed, higher is better; `replicates` [replicates, entries]
     those of the bootstrap, a row from one resampling of everything; `n` is the size of the
-    smallest sample that was resampled, studies or seeds. An entry's own rank by `scores` always
-    lies in its interval. With one entry there is nothing to resample.
+    smallest sample that was resampled, studies or seeds, of all or of each entry. An entry's own
+    rank by `scores` always lies in its interval.
 
     Raises:
-        ValueError: `n` is less than 2.
+        ValueError: an `n` is less than 2.
     """
     import numpy as np
 
-    if n < 2:
-        raise ValueError(f"A sample of {n} has no spread to resample; 2 or more have.")
     observed = np.asarray(scores, dtype=float)
     entries = len(observed)
+    sizes = np.broadcast_to(n, entries)
+    if min(sizes, default=2) < 2:
+        raise ValueError(f"A sample of {min(sizes)} has no spread to resample; 2 or more have.")
     noise = replicates - observed
     low, high = [], []
     for entry in range(entries):
         lead = observed[entry] - observed
-        margin = _margins(noise[:, [entry]] - noise, n, confidence)
+        margin = _margins(noise, sizes, entry, confidence)
         low.append(1 + int(np.sum(-lead > margin)))
         high.append(entries - int(np.sum(lead > margin)))
     return RankIntervals(low=low, high=high, group=tied_groups(low, high))
@@ -73,17 +74,41 @@ def tied_groups(low: Sequence[int], high: Sequence[int]) -> list[int]:
     return groups
 
 
-def _margins(noise: "NDArray[np.float64]", n: int, confidence: float) -> "NDArray[np.float64]":
-    """Return [entries] the leads that show a difference, for one entry's [replicates, entries].
+def _margins(
+    noise: "NDArray[np.float64]", sizes: "NDArray[np.int64]", entry: int, confidence: float
+) -> "NDArray[np.float64]":
+    """Return [entries] the leads over, or behind, an entry that show a difference.
 
-    The largest deviation among the comparisons decides the level, so that all hold together;
-    the samples' size widens it.
+    The largest deviation among its comparisons decides the level, so that all hold together;
+    the samples' sizes widen it.
     """
     import numpy as np
 
-    error = noise.std(axis=0)
+    difference = noise[:, [entry]] - noise
+    error = difference.std(axis=0)
     # An error of 0: the entry itself, or scores that no resampling moves.
-    deviations = np.abs(noise) / np.where(error > 0, error, np.inf)
+    deviations = np.abs(difference) / np.where(error > 0, error, np.inf)
     deviate = float(np.quantile(deviations.max(axis=1), confidence))
-    margins: NDArray[np.float64] = expansion(n, deviate) * error
+    smaller = np.minimum(sizes[entry], sizes)
+    degrees = _degrees_of_freedom(noise.var(axis=0), sizes, entry)
+    widths = [
+        expansion(size, deviate, known)
+        for size, known in zip(smaller.tolist(), degrees.tolist(), strict=True)
+    ]
+    margins: NDArray[np.float64] = np.array(widths) * error
     return margins
+
+
+def _degrees_of_freedom(
+    variance: "NDArray[np.float64]", sizes: "NDArray[np.int64]", entry: int
+) -> "NDArray[np.int64]":
+    """Return [entries] Welch's degrees of freedom of an entry's differences, rounded down."""
+    import numpy as np
+
+    one, degrees_of_one = variance[entry], sizes[entry] - 1
+    parts = one**2 / degrees_of_one + variance**2 / (sizes - 1)
+    whole = (one + variance) ** 2
+    # Without any variance there is nothing to widen.
+    known = np.divide(whole, parts, out=np.ones_like(variance), where=parts > 0)
+    degrees: NDArray[np.int64] = np.floor(known + 1e-9).astype(np.int64)
+    return degrees

@@ -63,6 +63,7 @@ class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
     started_unix_ns: int | None
     import_s: float | None
     steps_to_target: int | None
+    examples_to_target: int | None
     model_passes_to_target: int | None
 
 
@@ -148,6 +149,7 @@ def summarise(spec: RunSpec, events: list[Event]) -> RunDetail:
         started_unix_ns=started.unix_ns if started else None,
         import_s=started.import_ns * NANO if started else None,
         steps_to_target=credited.steps if credited else None,
+        examples_to_target=credited.examples if credited else None,
         model_passes_to_target=credited.model_passes if credited else None,
     )
 

@@ -26,6 +26,10 @@ OPTIONS = {
     "bench leaderboard": [
         "-w --workload: workload",
         "--clock: cold|warm = cold",
+        "--axis: time|normalised|steps|examples|passes|memory|energy",
+        "--at-time: moment",
+        "--pareto: flag",
+        "--score: suite",
         "--format: table|json|csv|md = table",
         "--from: text",
         "--results: text",

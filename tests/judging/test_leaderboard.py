@@ -1,84 +1,11 @@
 import itertools
-import statistics
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from records.synthetic_runs import BUDGET_S, SyntheticRun, workload_card
 
-from harness.judging.leaderboard import kaplan_meier_median, leaderboard
-
-times = st.floats(min_value=0.1, max_value=100.0)
-
-
-@pytest.mark.parametrize(
-    ("sample", "median"),
-    [
-        ([], None),
-        ([(3.0, True)], 3.0),
-        ([(3.0, False)], None),
-        # S(1) = 1/2: half have reached by then.
-        ([(1.0, True), (2.0, True)], 1.0),
-        # S(1) = 2/3, S(2) = 1/3.
-        ([(1.0, True), (2.0, True), (3.0, True)], 2.0),
-        # Missed at the budget: S(1) = 2/3, S(2) = 1/3, and then nobody else.
-        ([(1.0, True), (2.0, True), (10.0, False)], 2.0),
-        # S(1) = 2/3 is all that is known.
-        ([(1.0, True), (10.0, False), (10.0, False)], None),
-        # Censored before: S(1) = 3/4, then one of the two at risk, S(3) = 3/8.
-        ([(1.0, True), (2.0, False), (3.0, True), (4.0, True)], 3.0),
-        # A run censored at a time at which another reaches is still at risk: S(2) = 2/3.
-        ([(2.0, True), (2.0, False), (3.0, True)], 3.0),
-        # Freireich's 6-MP arm of 21 patients with leukaemia; the median is 23 weeks.
-        (
-            [(t, True) for t in (6.0, 6.0, 6.0, 7.0, 10.0, 13.0, 16.0, 22.0, 23.0)]
-            + [
-                (t, False)
-                for t in (6.0, 9.0, 10.0, 11.0, 17.0, 19.0, 20.0, 25.0, 32.0, 32.0, 34.0, 35.0)
-            ],
-            23.0,
-        ),
-    ],
-)
-def test_medians_worked_by_hand(sample: list[tuple[float, bool]], median: float | None) -> None:
-    assert kaplan_meier_median(sample) == median
-
-
-@given(st.lists(times, min_size=1))
-def test_without_censoring_it_is_the_lower_median(sample: list[float]) -> None:
-    assert kaplan_meier_median((time, True) for time in sample) == statistics.median_low(sample)
-
-
-@given(st.lists(times))
-def test_nobody_reached_has_no_median(sample: list[float]) -> None:
-    assert kaplan_meier_median((time, False) for time in sample) is None
-
-
-@given(st.lists(times, min_size=1, max_size=12), st.integers(0, 12), st.data())
-def test_a_slower_run_never_makes_the_median_smaller(
-    sample: list[float], missed: int, data: st.DataObject
-) -> None:
-    # The law needs one budget, as all runs of a row have: a time that grows past a run which
-    # was censored earlier leaves fewer at risk.
-    budget = (100.0, False)
-    runs = [(time, True) for time in sample] + [budget] * missed
-    position = data.draw(st.integers(0, len(sample) - 1))
-    slower = data.draw(st.one_of(st.just(budget), times.map(lambda more: (more, True))))
-    if slower[0] < runs[position][0]:
-        return
-    before = kaplan_meier_median(runs)
-    after = kaplan_meier_median([*runs[:position], slower, *runs[position + 1 :]])
-    assert after is None or (before is not None and before <= after)
-
-
-@given(st.lists(st.tuples(times, st.booleans()), max_size=8), st.randoms())
-def test_the_order_of_the_runs_is_of_no_account(
-    sample: list[tuple[float, bool]], random: object
-) -> None:
-    shuffled = sample.copy()
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert kaplan_meier_median(sample) == kaplan_meier_median(shuffled)
+from harness.judging.axes import AXES
+from harness.judging.leaderboard import leaderboard
 
 
 class Runs:
@@ -204,3 +131,73 @@ def test_one_workload_can_be_asked_for(runs: Runs) -> None:
     runs("adamw")
     runs("lion", workload=workload_card(name="blobs/three"))
     assert leaderboard(runs.home, "blobs/three", "cold")["submission"].to_list() == ["lion"]
+
+
+@pytest.mark.parametrize("axis", ["memory", "energy"])
+def test_rows_are_ranked_by_the_axis_asked_for(runs: Runs, axis: str) -> None:
+    fields = {"memory": "peak_memory_bytes", "energy": "energy_j"}
+    runs("adamw", 1.0, **{fields[axis]: 100})
+    runs("lion", 0.5, **{fields[axis]: 200})
+    runs("sgd", 0.1, **{fields[axis]: None})
+    rows = leaderboard(runs.home, None, "cold", axis=axis).to_dicts()
+    assert [(row["submission"], row["rank"]) for row in rows] == [
+        ("adamw", 1),
+        ("lion", 2),
+        ("sgd", None),
+    ]
+
+
+@pytest.mark.parametrize("axis", ["steps", "examples", "passes"])
+def test_work_is_counted_up_to_the_credited_evaluation(runs: Runs, axis: str) -> None:
+    runs("adamw", 1.0)
+    runs("lion", 2.0, values=(0.5, 0.95, 0.95), credited=1)
+    first, second = leaderboard(runs.home, None, "cold", axis=axis).to_dicts()
+    assert (first["submission"], first["steps_to_target"]) == ("lion", 200)
+    assert (second["examples_to_target"], second["model_passes_to_target"]) == (3000, 9000)
+
+
+def test_a_submission_that_seldom_arrives_has_no_rank_on_any_axis(runs: Runs) -> None:
+    runs("lion", outcome="budget", reason="missed", values=(0.5,), peak_memory_bytes=1)
+    runs("adamw")
+    for axis in AXES:
+        found = leaderboard(runs.home, None, "cold", axis=axis)
+        by_name = dict(zip(found["submission"], found["rank"], strict=True))
+        assert by_name["lion"] is None
+
+
+def test_from_five_runs_on_there_are_intervals(runs: Runs) -> None:
+    for number in range(5):
+        runs("lion", 0.5 + number / 100)
+        runs("adamw", 2.0 + number / 100)
+        if number:
+            runs("sgd", 1.0)
+    lion, sgd, adamw = leaderboard(runs.home, None, "cold").to_dicts()
+    assert (lion["rank_low"], lion["rank_high"], lion["tied_group"]) == (1, 1, 1)
+    assert (adamw["rank_low"], adamw["rank_high"], adamw["tied_group"]) == (2, 2, 2)
+    assert (lion["time_low_s"], lion["time_high_s"]) == pytest.approx((1.5, 1.62))
+    assert lion["restricted_mean_s"] == pytest.approx(1.56)
+    assert lion["restricted_mean_low_s"] < 1.56 < lion["restricted_mean_high_s"]
+    for field in ("rank_low", "tied_group", "time_low_s", "restricted_mean_low_s"):
+        assert sgd[field] is None
+
+
+def test_with_a_miss_the_median_alone_has_an_interval(runs: Runs) -> None:
+    for number in range(4):
+        runs("lion", 0.5 + number / 100)
+    runs("lion", outcome="diverged", reason="nan", values=(None,))
+    (row,) = leaderboard(runs.home, None, "cold").to_dicts()
+    assert (row["time_low_s"], row["time_high_s"]) == (pytest.approx(1.5), None)
+    assert row["restricted_mean_s"] == pytest.approx((4 * 1.545 + BUDGET_S) / 5)
+    assert row["restricted_mean_low_s"] is None
+
+
+def test_rows_that_hardly_differ_are_tied(runs: Runs) -> None:
+    for number in range(6):
+        runs("lion", 0.5 + number / 100)
+        runs("adamw", 0.501 + number / 100)
+    rows = leaderboard(runs.home, None, "cold").to_dicts()
+    assert [(row["rank"], row["rank_low"], row["rank_high"]) for row in rows] == [
+        (1, 1, 2),
+        (2, 1, 2),
+    ]
+    assert {row["tied_group"] for row in rows} == {1}

@@ -20,6 +20,7 @@ def test_a_run_that_reached(tmp_path: Path) -> None:
     assert record.drift == pytest.approx(0.02)
     assert (record.steps, record.examples, record.model_passes) == (400, 4000, 12000)
     assert (detail.steps_to_target, detail.model_passes_to_target) == (300, 9000)
+    assert detail.examples_to_target == 3000
     assert record.throughput_examples_per_s == pytest.approx(1000)
     assert record.evaluations == 4
     assert record.best_metric == 0.93
