@@ -6,6 +6,7 @@ from typing import Literal
 from harness.reports.findings import caveats, findings
 from harness.reports.gathering import Gathered
 from harness.reports.profiles import performance_profiles
+from harness.reports.suite import COLUMNS, score_cells, scores
 from harness.reports.tables import Table, group_cells, shown_columns, tables
 from harness.table_text import Column, csv_text, json_text, markdown
 from harness.wording import counted
@@ -36,7 +37,7 @@ def _table(table: Table) -> str:
 def _whole(gathered: Gathered, made: Sequence[Table]) -> str:
     """Return what the page has, less figures and single runs."""
     blocks = ["# Timetrial report", _findings(gathered), *_leaderboards(gathered)]
-    blocks += _profiles(gathered)
+    blocks += [*_scores(gathered), *_profiles(gathered)]
     by_name = {table.name: table for table in made}
     blocks += ["## Provenance", markdown(by_name["provenance"].rows, _PROVENANCE)]
     environment = [
@@ -83,6 +84,20 @@ def _leaderboards(gathered: Gathered) -> list[str]:
                 _inert(f"### Tuning effort: {effort}"),
                 markdown(cells, shown_columns(cells)),
             ]
+    return blocks
+
+
+def _scores(gathered: Gathered) -> list[str]:
+    made = scores(gathered)
+    blocks = []
+    for group in made.groups:
+        cells = score_cells(group)
+        columns = [column for column in COLUMNS if any(row[column.field] for row in cells)]
+        title = (
+            f"## Score over {counted(len(made.workloads), 'workload')}, tuning effort: "
+            f"{group[0]['tuning_effort']}\n\n{group[0]['machine_class']}"
+        )
+        blocks += [_inert(title), markdown(cells, columns)]
     return blocks
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.judging.bootstrap import FEWEST_RUNS
 from harness.reports.gathering import Gathered, Row, Section
+from harness.reports.ranked_rows import shown_apart
 from harness.wording import count, counted, significant, target_words
-
-FEW = 5  # below so many studies no rank interval is given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +58,8 @@ def _finding(effort: str, rows: Sequence[Row]) -> Finding | None:
         sentence += (
             f", {significant(ratio)} times faster than {second.submission} ({_sample(second)})"
         )
+        if shown_apart(first.figures, second.figures) is False:
+            sentence += "; so few runs do not show that it is"
     return Finding(effort=effort, submission=first.submission, sentence=f"{sentence}.")
 
 
@@ -74,13 +76,13 @@ def caveats(gathered: Gathered) -> list[str]:
     tainted = sum(row.figures["tainted_left_out"] for row in rows)
     unfinished = sum(row.figures["unfinished_left_out"] for row in rows)
     runs = sum(len(row.runs) for row in rows)
-    few = sum(0 < row.figures["runs"] < FEW for row in rows)
+    few = sum(0 < row.figures["runs"] < FEWEST_RUNS for row in rows)
     classes = {section.machine_class for section in gathered.sections}
     said = []
     if few:
         said.append(
-            f"Fewer than {FEW} runs, so no rank interval: {few} of {counted(len(rows), 'row')}. "
-            "A difference there may be luck."
+            f"Fewer than {FEWEST_RUNS} runs, so no rank interval: {few} of "
+            f"{counted(len(rows), 'row')}. A difference there may be luck."
         )
     if tainted:
         said.append(

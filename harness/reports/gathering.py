@@ -19,7 +19,8 @@ from harness import catalogue
 from harness.candidates import split_names
 from harness.errors import UsageError, one_of
 from harness.home import runs_folder
-from harness.judging.leaderboard import NO_EVIDENCE, leaderboard
+from harness.judging.axes import counted
+from harness.judging.leaderboard import ROW, leaderboard
 from harness.records import index
 from harness.records.run_directory import RunDirectory
 from harness.spec import ClockKind, RunSpec
@@ -28,7 +29,6 @@ from harness.suites import MARK, workloads_named
 UNLISTED = "unlisted"  # the kind of a submission without a card
 
 _SECTION = ("workload", "workload_version", "machine_class")
-_ROW = (*_SECTION, "tuning_effort", "submission", "source_sha256", "hyperparameters")
 _RUN = (
     *("run_id", "seed", "outcome", "reason", "tainted", "time_to_target_s"),
     *("time_without_compile_s", "submission_time_s", "best_metric", "created_at", "git_commit"),
@@ -76,7 +76,7 @@ class Row:
     @property
     def counted(self) -> list[Mapping[str, Any]]:
         """The runs that the figures are about."""
-        return [run for run in self.runs if counts(run)]
+        return counted(self.runs)
 
     @property
     def median_run(self) -> Mapping[str, Any]:
@@ -144,11 +144,6 @@ class Gathered:
         return [row for section in self.sections for row in section.rows]
 
 
-def counts(run: Mapping[str, Any]) -> bool:
-    """Return whether a run is evidence of its submission's speed."""
-    return not run["tainted"] and run["outcome"] not in NO_EVIDENCE
-
-
 def gather(
     home: Path, workloads: Iterable[str], submissions: Iterable[str], clock: ClockKind
 ) -> Gathered:
@@ -157,13 +152,13 @@ def gather(
     Raises:
         UsageError: nothing was measured, or nothing of that name.
     """
-    rows = _TEMPORARY(leaderboard(home, None, clock).to_dicts())
+    rows = leaderboard(home, None, clock).to_dicts()
     if not rows:
         raise UsageError(_nothing(home))
     selection = _selection(rows, list(workloads), list(submissions))
     runs = _runs(home, clock)
     measured = [
-        Row(figures=row, kinds=kinds_of(row["submission"]), runs=runs[_key(row, _ROW)])
+        Row(figures=row, kinds=kinds_of(row["submission"]), runs=runs[_key(row, ROW)])
         for row in rows
     ]
     sections: dict[tuple[Any, ...], list[Row]] = {}
@@ -197,11 +192,11 @@ def kinds_of(submission: str) -> tuple[str, ...]:
 
 def _runs(home: Path, clock: ClockKind) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
     """Return every run by the row that it belongs to, `time_s` being the time that counts."""
-    sql = f"SELECT {', '.join((*_ROW, *_RUN))} FROM runs ORDER BY run_id"  # noqa: S608 - our own names
+    sql = f"SELECT {', '.join((*ROW, *_RUN))} FROM runs ORDER BY run_id"  # noqa: S608 - our own names
     column = "time_without_compile_s" if clock == "warm" else "time_to_target_s"
     grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in index.query(home, sql).to_dicts():
-        grouped.setdefault(_key(run, _ROW), []).append(run | {"time_s": run[column]})
+        grouped.setdefault(_key(run, ROW), []).append(run | {"time_s": run[column]})
     return grouped
 
 
@@ -273,22 +268,3 @@ def _natural(text: str) -> tuple[Any, ...]:
     """Order `2 trials` before `10 trials`."""
     number = text.split(" ", 1)[0]
     return (0, int(number), text) if number.isdigit() else (1, 0, text)
-
-
-def _TEMPORARY(rows):
-    from harness.judging.pareto import pareto_front
-    from harness.judging.leaderboard import RANKED_WITHIN
-
-    groups = {}
-    for row in rows:
-        if "pareto_front" in row:
-            return rows
-        groups.setdefault(tuple(row[n] for n in RANKED_WITHIN), []).append(row)
-    for group in groups.values():
-        timed = [r for r in group if r["rank"]]
-        for r in group:
-            r |= {"pareto_front": False, "pareto_axes": "time × memory"}
-        f = pareto_front([[r["time_s"], r["peak_memory_bytes"] or 0.0] for r in timed])
-        for r, on in zip(timed, f):
-            r["pareto_front"] = on
-    return rows

@@ -22,11 +22,11 @@ from harness.reports.appearance import DARK, LIGHT, MARKERS, Look, looks
 from harness.reports.curves import Limits, Series, learning_curves
 from harness.reports.findings import caveats, findings
 from harness.reports.gathering import Gathered, Row, Section
-from harness.reports.leaderboard_rows import COLUMNS
 from harness.reports.payload import payload
 from harness.reports.profiles import performance_profiles
 from harness.reports.provenance import Origin, environments, origin
-from harness.reports.tables import group_cells, pareto_rows
+from harness.reports.suite import COLUMNS, score_cells, scores
+from harness.reports.tables import group_cells, pareto_rows, shown_columns
 from harness.reports.telemetry import representative_telemetry
 from harness.table_text import Column
 from harness.table_text import cell as cell_text
@@ -79,6 +79,7 @@ def page(gathered: Gathered, made: datetime.datetime, limits: Limits = Limits())
     telemetry = representative_telemetry(gathered, [[one.row for one in part] for part in curves])
     pareto = pareto_rows(gathered)
     profiles = performance_profiles(gathered)
+    suite = scores(gathered)
     appearance = looks(gathered.submissions)
     data = payload(gathered, appearance, curves, telemetry, pareto, profiles)
     parts = _parts(gathered, curves, data)
@@ -89,6 +90,9 @@ def page(gathered: Gathered, made: datetime.datetime, limits: Limits = Limits())
         findings=findings(gathered),
         caveats=caveats(gathered),
         profiles=profiles,
+        suite=suite,
+        suite_groups=[(group, score_cells(group)) for group in suite.groups],
+        suite_columns=COLUMNS,
         environments=environments(gathered),
         gathered=gathered,
         submissions=_shown_submissions(gathered, appearance),
@@ -175,7 +179,7 @@ def _part(
         section=section,
         target=target_words(section.spec.workload.metric),
         groups=groups,
-        columns=[column for column in COLUMNS if any(row[column.field] for row in cells)],
+        columns=shown_columns(cells),
         origins=[origin(section, row) for group in groups for row, _ in group.rows],
         odd_runs=odd[:most_runs],
         odd_runs_left_out=max(0, len(odd) - most_runs),

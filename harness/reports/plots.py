@@ -10,7 +10,6 @@ from harness.reports.appearance import DASHES, LIGHT, MARKERS, Look, dash, looks
 from harness.reports.curves import Limits, Points, Series, learning_curves
 from harness.reports.gathering import Gathered, Section
 from harness.reports.profiles import Profile, performance_profiles
-from harness.reports.tables import memory_of
 from harness.wording import counted, target_words
 
 if TYPE_CHECKING:
@@ -294,7 +293,7 @@ _Cost = tuple[str, str, float, float, bool]  # submission, effort, seconds, cost
 def _costs(section: Section, ordinate: Ordinate) -> list[_Cost]:
     found = []
     for row in section.rows:
-        cost = memory_of(row.figures) if ordinate == "memory" else row.figures["energy_j"]
+        cost = row.figures["memory_bytes"] if ordinate == "memory" else row.figures["energy_j"]
         if row.figures["rank"] is not None and cost is not None:
             scaled = cost / (1 << 20) if ordinate == "memory" else cost
             on_front = row.figures["pareto_front"]

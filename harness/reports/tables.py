@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.judging.axes import counted
 from harness.judging.leaderboard import RANKED_WITHIN
-from harness.reports.gathering import Gathered, Row, Section, counts
+from harness.reports.gathering import Gathered, Row, Section
 from harness.reports.leaderboard_rows import COLUMNS, for_people
 from harness.reports.provenance import environments, origin
+from harness.reports.suite import scores
 from harness.table_text import Column
 
 
@@ -23,8 +25,9 @@ class Table:
 
 def tables(gathered: Gathered) -> list[Table]:
     """Return every table as data, in the order in which a reader wants them."""
-    made = [
+    made: list[tuple[str, str, list[Any]]] = [
         ("leaderboard", "Leaderboard", leaderboard_rows(gathered)),
+        ("suite", "Score over the workloads", list(scores(gathered).rows)),
         ("pareto", "Time, memory and energy", pareto_rows(gathered)),
         ("runs", "Runs", run_rows(gathered)),
         ("provenance", "Provenance", provenance_rows(gathered)),
@@ -36,7 +39,7 @@ def tables(gathered: Gathered) -> list[Table]:
     ]
 
 
-TABLES = ("leaderboard", "pareto", "runs", "provenance", "environment")
+TABLES = ("leaderboard", "suite", "pareto", "runs", "provenance", "environment")
 
 
 def leaderboard_rows(gathered: Gathered) -> list[dict[str, Any]]:
@@ -49,19 +52,17 @@ def leaderboard_rows(gathered: Gathered) -> list[dict[str, Any]]:
 
 def group_cells(rows: Sequence[Row], most: int | None = None) -> list[dict[str, Any]]:
     """Return the cells, for people, of the first rows of those that are ranked together."""
-    namesakes: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        figures = {**row.figures, "hyperparameters": row.point}
-        namesakes.setdefault(row.submission, []).append(figures)
-    return [
-        for_people({**row.figures, "hyperparameters": row.point}, namesakes[row.submission])
-        for row in rows[:most]
-    ]
+    group = [{**row.figures, "hyperparameters": row.point} for row in rows]
+    return [for_people(row, group) for row in group[:most]]
 
 
 def shown_columns(cells: Sequence[Mapping[str, Any]]) -> list[Column]:
     """Return the leaderboard's columns that have something in them."""
-    return [column for column in COLUMNS if any(row[column.field] for row in cells)]
+    return [
+        column
+        for column in COLUMNS
+        if column.field != "front" and any(row[column.field] for row in cells)
+    ]
 
 
 def pareto_rows(gathered: Gathered) -> list[dict[str, Any]]:
@@ -71,7 +72,7 @@ def pareto_rows(gathered: Gathered) -> list[dict[str, Any]]:
         | {
             "hyperparameters": row.point,
             "time_s": row.figures["time_s"],
-            "memory_bytes": memory_of(row.figures),
+            "memory_bytes": row.figures["memory_bytes"],
             "energy_j": row.figures["energy_j"],
             "pareto_front": row.figures["pareto_front"],
             "pareto_axes": row.figures["pareto_axes"],
@@ -79,13 +80,6 @@ def pareto_rows(gathered: Gathered) -> list[dict[str, Any]]:
         for row in gathered.rows
         if row.figures["rank"] is not None
     ]
-
-
-def memory_of(row: Mapping[str, Any]) -> float | None:
-    """Return the peak memory that counts: the GPU's in a run with one."""
-    gpu: float | None = row["gpu_peak_memory_bytes"]
-    host: float | None = row["peak_memory_bytes"]
-    return host if gpu is None else gpu
 
 
 def run_rows(gathered: Gathered) -> list[dict[str, Any]]:
@@ -98,7 +92,7 @@ def run_rows(gathered: Gathered) -> list[dict[str, Any]]:
             "tuning_effort": row.effort,
             "submission": row.submission,
             "hyperparameters": row.point,
-            "counts": counts(run),
+            "counts": bool(counted([run])),
             **{name: value for name, value in run.items() if name in _OF_A_RUN},
         }
         for section in gathered.sections

@@ -8,6 +8,8 @@ import pytest
 from cli.test_bad_input import bench
 from reports.report_runs import HOSTILE, add_hostile, make_home
 
+from harness.reports.tables import TABLES
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,7 +47,7 @@ def test_the_page_has_a_default_place(
 
 def test_json_has_every_table_and_field(home: Path) -> None:
     content = json.loads(done("report", "--format", "json", "--results", home))
-    assert list(content) == ["leaderboard", "pareto", "runs", "provenance", "environment"]
+    assert list(content) == list(TABLES)
     first = content["leaderboard"][0]
     assert (first["rank"], first["submission"], first["kinds"]) == (1, "adamw", ["optimizer"])
     assert len(content["runs"]) == 22
@@ -57,9 +59,7 @@ def test_json_has_every_table_and_field(home: Path) -> None:
 def test_csv_is_a_file_a_table(home: Path, tmp_path: Path) -> None:
     done("report", "--format", "csv", "-o", tmp_path / "tables", "--results", home)
     names = {path.name for path in (tmp_path / "tables").iterdir()}
-    assert names == {f"{name}.csv" for name in (
-        "leaderboard", "pareto", "runs", "provenance", "environment"
-    )}  # fmt: skip
+    assert names == {f"{name}.csv" for name in TABLES}
     with (tmp_path / "tables" / "runs.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 22
     one = done("report", "--format", "csv", "--table", "leaderboard", "--results", home)
@@ -107,7 +107,7 @@ def test_mistakes_are_named_before_the_work(home: Path, tmp_path: Path) -> None:
     assert "is a file" in refused("report", "--format", "csv", "-o", file, "--results", home)
     assert "-o tables/" in refused("report", "--format", "csv", "--results", home)
     assert "has all tables" in refused("report", "--table", "runs", "--results", home)
-    assert "leaderboard, pareto" in refused(
+    assert "leaderboard, pareto, provenance" in refused(
         "report", "--table", "nothing", "--format", "json", "--results", home
     )
     assert "'lyon'" in refused("report", "-s", "adamw,lyon", "--results", home)

@@ -1,9 +1,10 @@
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 from records.synthetic_runs import SyntheticRun
-from reports.report_runs import make_home, run_directory
+from reports.report_runs import CARDS, make_home, run_directory
 
 from harness.errors import UsageError
 from harness.reports.curves import Limits, drawn_rows, learning_curves
@@ -11,6 +12,7 @@ from harness.reports.findings import caveats, findings
 from harness.reports.gathering import gather, kinds_of
 from harness.reports.profiles import performance_profiles
 from harness.reports.provenance import environments, origin
+from harness.reports.suite import score_cells, scores
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +185,38 @@ def test_a_damaged_newest_run_is_no_obstacle(tmp_path: Path) -> None:
     folder = run_directory(home, "20240102-missed").folder
     (folder / "environment.json").unlink()
     assert gather(home, [], [], "cold").sections[1].spec.workload.name == "blobs/two"
+
+
+def test_a_suites_score_stands_beside_the_profile(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for number, card in enumerate(CARDS):
+        for seed in range(5):
+            reference = SyntheticRun(
+                run_id=f"{number}-adamw-{seed}",
+                seed=seed,
+                workload=card,
+                tuning_effort="reference",
+                interval_s=1 + seed / 100,
+            )
+            reference.write(home)
+            dataclasses.replace(
+                reference,
+                run_id=f"{number}-lion-{seed}",
+                submission="lion",
+                tuning_effort="5 trials",
+                interval_s=reference.interval_s / 2,
+            ).write(home)
+    dataclasses.replace(reference, run_id="sgd", submission="sgd", tuning_effort="defaults").write(
+        home
+    )
+    found = scores(gather(home, [], [], "cold"))
+    assert {row["submission"]: round(row["score"], 3) for row in found.rows} == {
+        "adamw": 0.5,
+        "lion": 0.75,  # twice as fast; sgd has run one of the two
+    }
+    assert [score_cells(group)[0]["score"] for group in found.groups] == ["0.750", "0.500"]
+    assert [row["submission"] for row in scores(gather(home, [], ["lion"], "cold")).rows] == [
+        "lion"
+    ]
+    assert scores(gather(home, ["blobs/two"], [], "cold")).rows == []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harness.errors import UsageError, one_of
-from harness.interop.algoperf.logs import FILE, Logs, read_logs
+from harness.interop.algoperf.logs import Logs, read_logs
 from harness.interop.algoperf.targets import KNOWN, Targets, read_targets, targets_named
 
 if TYPE_CHECKING:
