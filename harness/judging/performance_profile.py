@@ -6,6 +6,7 @@ the fastest submission's, and the score is its mean over 1 ≤ τ ≤ 4 (Dahl et
 that of the pool, so a score changes when another submission enters or leaves it.
 """
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 TAU_MAX = 4.0
 POINTS = 100  # AlgoPerf's grid: the score is the trapezoid rule's on it, not the exact integral
 TAUS = np.linspace(1.0, TAU_MAX, POINTS)
+_INTERVALS = POINTS - 1
 REPLICATES = 2000  # of the bootstrap
 SEED = 0
 
@@ -41,10 +43,10 @@ class Pool:
         """The workloads, then their variants: the last axis of times."""
         return (*self.workloads, *self.variants)
 
-    @property
-    def fewest_studies(self) -> int:
-        """How many studies the pair with the fewest has; 0 where nothing was run."""
-        return min((len(times) for times in self.study_times.values()), default=0)
+    def studies(self, submission: str) -> int:
+        """How many studies a submission has of the workloads that it ran, the median of them."""
+        counts = [len(times) for (name, _), times in self.study_times.items() if name == submission]
+        return statistics.median_low(counts) if counts else 0
 
     def without(self, submissions: Iterable[str]) -> "Pool":
         """Return the pool without some submissions: the others' scores change."""
@@ -115,21 +117,27 @@ def ratios(times: Array, pool: Pool) -> Array:
 
 def profiles(ratios: Array) -> Array:
     """Return ρ on `TAUS`, [..., submissions, POINTS], from ratios [..., submissions, workloads]."""
-    return np.mean(ratios[..., None, :] <= TAUS[:, None], axis=-1)
+    shares: Array = np.mean(ratios[..., None, :] <= TAUS[:, None], axis=-1)
+    return shares
+
+
+def credits_of(ratios: Array) -> Array:
+    """Return what each workload earns, in 0 … 1, from ratios [..., submissions, workloads].
+
+    The trapezoid rule on `TAUS` of the step from 0 to 1 at the ratio: 1 for a ratio of 1, half of
+    one of 99 intervals for exactly 4, 0 for more.
+    """
+    half_intervals = _half_intervals(ratios)
+    earned: Array = half_intervals / (2 * _INTERVALS)
+    return earned
 
 
 def scores(ratios: Array) -> Array:
-    """Return the score of ratios [..., submissions, workloads], in 0 … 1, [..., submissions].
-
-    The trapezoid rule on `TAUS` of each workload's step function, counted in half intervals so
-    that equal scores are equal numbers: a ratio of 1 earns all of them, one of exactly 4 earns
-    one, more earns none.
-    """
-    first = np.searchsorted(TAUS, ratios, side="left")  # where the step is, POINTS if nowhere
-    intervals = POINTS - 1
-    halves = np.where(first == 0, 2 * intervals, np.maximum(2 * (intervals - first) + 1, 0))
-    total: Array = halves.sum(axis=-1) / (2 * intervals * ratios.shape[-1])
-    return total
+    """Return the score [..., submissions], in 0 … 1: the mean of what the workloads earn."""
+    # Of whole numbers, so that equal scores are equal, in whatever order they are summed.
+    total = _half_intervals(ratios).sum(axis=-1)
+    mean: Array = total / (2 * _INTERVALS * ratios.shape[-1])
+    return mean
 
 
 def relative_times(
@@ -153,5 +161,11 @@ def _median(times: Sequence[float] | None) -> float:
     return float("nan") if times is None else float(np.median(times))
 
 
+def _half_intervals(ratios: Array) -> NDArray[np.int64]:
+    first = np.searchsorted(TAUS, ratios, side="left")  # where the step is, POINTS if nowhere
+    return np.where(first == 0, 2 * _INTERVALS, np.maximum(2 * (_INTERVALS - first) + 1, 0))
+
+
 def _fastest(times: Array) -> Array:
-    return times.min(axis=-2, keepdims=True)
+    fastest: Array = times.min(axis=-2, keepdims=True)
+    return fastest

@@ -107,7 +107,7 @@ def _profiles(gathered: Gathered) -> list[str]:
         rows = [
             {"submission": name, "score": score, "run on": f"{ran} of {len(profile.workloads)}"}
             for name, score, ran in zip(
-                profile.submissions, profile.scores, profile.run_on, strict=True
+                profile.entries, profile.scores, profile.run_on, strict=True
             )
         ]
         columns = [

@@ -144,8 +144,14 @@ def _profile(profile: Profile, numbers: Mapping[str, int]) -> dict[str, Any]:
     return {
         "taus": [compact(tau) for tau in profile.taus],
         "series": [
-            {"submission": numbers[name], "shares": [compact(share) for share in shares]}
-            for name, shares in zip(profile.submissions, profile.shares, strict=True)
+            {
+                "submission": numbers[name],
+                "entry": entry,
+                "shares": [compact(share) for share in shares],
+            }
+            for name, entry, shares in zip(
+                profile.submissions, profile.entries, profile.shares, strict=True
+            )
         ],
     }
 

@@ -267,8 +267,8 @@ def _steep(series: Sequence[Series]) -> bool:
 
 
 def _draw_profile(axes: "Axes", profile: Profile, appearance: Mapping[str, Look]) -> None:
-    for name, shares, score in zip(
-        profile.submissions, profile.shares, profile.scores, strict=True
+    for name, entry, shares, score in zip(
+        profile.submissions, profile.entries, profile.shares, profile.scores, strict=True
     ):
         look = appearance[name]
         axes.step(
@@ -279,7 +279,7 @@ def _draw_profile(axes: "Axes", profile: Profile, appearance: Mapping[str, Look]
             marker=MARKERS[look.marker][1],
             markersize=4,
             markevery=20,
-            label=verbatim(f"{name} ({score:.3f})"),
+            label=verbatim(f"{entry} ({score:.3f})"),
         )
     axes.set(xlabel="τ: times the fastest one's time", ylabel="share of workloads")
     axes.set_xlim(1, profile.taus[-1])

@@ -1,10 +1,8 @@
 """Performance profiles: over several workloads, how often somebody is how near the fastest."""
 
 import collections
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.judging.performance_profile import (
     TAUS,
@@ -14,22 +12,25 @@ from harness.judging.performance_profile import (
     ratios,
     scores,
 )
-from harness.reports.gathering import Gathered, Row
+from harness.judging.scored_runs import RunsPool, pools_of_runs
+from harness.reports.gathering import Gathered
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """Submissions of one machine class and tuning effort, over two workloads or more.
+    """Entries of one machine class and tuning effort, over two workloads or more.
 
-    `shares[i][k]` is the share of `workloads` on which submission i took at most `taus[k]` times
-    the fastest one's time; `scores` are AlgoPerf's, the area under it; `run_on` says on how many
-    it was run. A workload that it was not run on counts as missed.
+    An entry is a submission, or one of its points. `shares[i][k]` is the share of `workloads` on
+    which entry i took at most `taus[k]` times the fastest one's time; `scores` are AlgoPerf's,
+    the area under it; `run_on` says on how many it was run. A workload that it was not run on
+    counts as missed.
     """
 
     machine_class: str
     effort: str
     workloads: Sequence[str]
-    submissions: Sequence[str]
+    entries: Sequence[str]
+    submissions: Sequence[str]  # of the entries
     taus: Sequence[float]
     shares: Sequence[Sequence[float]]
     scores: Sequence[float]
@@ -42,53 +43,55 @@ def performance_profiles(gathered: Gathered) -> list[Profile]:
     Who is the fastest is judged among all that were measured, whoever is shown.
     """
     chosen = gathered.selection.workloads
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in gathered.measured:
-        if row.counted and (chosen is None or row.figures["workload"] in chosen):
-            key = (row.figures["machine_class"], row.effort)
-            groups.setdefault(key, []).append(row)
-    found = [_profile(*key, rows, gathered) for key, rows in groups.items()]
+    names = None if chosen is None else sorted(chosen)
+    found = [
+        _profile(of_runs, gathered.selection.submissions)
+        for of_runs in pools_of_runs(gathered.home, names, gathered.clock, None)
+    ]
     return [profile for profile in found if profile is not None]
 
 
-def _profile(
-    machine_class: str, effort: str, rows: Sequence[Row], gathered: Gathered
-) -> Profile | None:
-    best: dict[tuple[str, str], Row] = {}
-    for row in rows:  # the better ones come first
-        best.setdefault((row.submission, _workload(row)), row)
-    submissions, workloads = _compared(set(best))
+def _profile(of_runs: RunsPool, chosen: frozenset[str] | None) -> Profile | None:
+    pool = _comparable(of_runs.pool)
+    if pool is None:
+        return None
+    to_fastest = ratios(median_times(pool), pool)
+    shares, areas = profiles(to_fastest), scores(to_fastest)
+    submissions = [of_runs.submission_of[entry] for entry in pool.submissions]
+    shown = [n for n, name in enumerate(submissions) if chosen is None or name in chosen]
+    shown.sort(key=lambda n: (-float(areas[n]), pool.submissions[n]))
+    return Profile(
+        machine_class=of_runs.machine_class,
+        effort=of_runs.tuning_effort,
+        workloads=[f"{name} v{of_runs.versions[name]}" for name in pool.workloads],
+        entries=[pool.submissions[n] for n in shown],
+        submissions=[submissions[n] for n in shown],
+        taus=[float(tau) for tau in TAUS],
+        shares=[[float(share) for share in shares[n]] for n in shown],
+        scores=[float(areas[n]) for n in shown],
+        run_on=[
+            sum((pool.submissions[n], workload) in pool.study_times for workload in pool.workloads)
+            for n in shown
+        ],
+    )
+
+
+def _comparable(pool: Pool) -> Pool | None:
+    """Return the part of a pool in which there is something to compare, None if there is none."""
+    pairs = {pair for pair in pool.study_times if pair[1] in pool.workloads}
+    submissions, workloads = _compared(pairs)
     if not submissions:
         return None
-    pool = Pool(
+    variants = {name: base for name, base in pool.variants.items() if base in workloads}
+    return Pool(
         submissions=submissions,
         workloads=workloads,
         study_times={
-            pair: [_seconds(run) for run in row.counted]
-            for pair, row in best.items()
-            if pair[0] in submissions and pair[1] in workloads
+            pair: times
+            for pair, times in pool.study_times.items()
+            if pair[0] in submissions and pair[1] in {*workloads, *variants}
         },
-    )
-    to_fastest = ratios(median_times(pool), pool)
-    shares, areas = profiles(to_fastest), scores(to_fastest)
-    shown = [
-        number
-        for number, name in enumerate(submissions)
-        if gathered.selection.submissions is None or name in gathered.selection.submissions
-    ]
-    shown.sort(key=lambda number: -float(areas[number]))
-    return Profile(
-        machine_class=machine_class,
-        effort=effort,
-        workloads=workloads,
-        submissions=[submissions[number] for number in shown],
-        taus=[float(tau) for tau in TAUS],
-        shares=[[float(share) for share in shares[number]] for number in shown],
-        scores=[float(areas[number]) for number in shown],
-        run_on=[
-            sum((submissions[number], workload) in pool.study_times for workload in workloads)
-            for number in shown
-        ],
+        variants=variants,
     )
 
 
@@ -109,11 +112,3 @@ def _compared(pairs: set[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, 
         if kept == pairs:
             return tuple(sorted(by_submission)), tuple(sorted(by_workload))
         pairs = kept
-
-
-def _workload(row: Row) -> str:
-    return f"{row.figures['workload']} v{row.figures['workload_version']}"
-
-
-def _seconds(run: Any) -> float:
-    return float(run["time_s"]) if run["outcome"] == "reached" else math.inf

@@ -143,7 +143,7 @@ def test_limits_bound_the_points_of_everything(tmp_path: Path) -> None:
 def test_a_profile_needs_two_submissions_on_two_workloads(home: Path) -> None:
     (profile,) = performance_profiles(gather(home, [], [], "cold"))
     assert profile.submissions == ["adamw", "lion"]  # sgd was run on one workload only
-    assert profile.workloads == ("blobs/three v1", "blobs/two v1")
+    assert profile.workloads == ["blobs/three v1", "blobs/two v1"]
     assert profile.scores[0] == pytest.approx(1.0)
     assert 0.6 < profile.scores[1] < 0.7  # ~1.96 times slower: (4 - 1.96) / 3
     assert profile.shares[1][0] == 0

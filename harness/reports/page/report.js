@@ -209,10 +209,10 @@
 
   function profile(one, figure, look) {
     const lines = one.series.filter((line) => visible(nameOf(line))).map((line) => ({
-      type: "scatter", mode: "lines+markers", x: one.taus, y: line.shares, name: plain(nameOf(line)),
+      type: "scatter", mode: "lines+markers", x: one.taus, y: line.shares, name: plain(line.entry),
       line: { shape: "hv", color: colourOf(line, look), width: 2 },
       marker: { symbol: markerOf(line), size: 7, maxdisplayed: 5, color: colourOf(line, look) },
-      hovertemplate: `${plain(nameOf(line))}<br>within %{x:.3~g} × the fastest on %{y:.0%}<extra></extra>`,
+      hovertemplate: `${plain(line.entry)}<br>within %{x:.3~g} × the fastest on %{y:.0%}<extra></extra>`,
     }));
     return [lines, layout(look, {
       height: legendRoom(360, lines, figure),

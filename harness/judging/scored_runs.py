@@ -1,0 +1,188 @@
+"""A home's own runs as pools for AlgoPerf's score: one a machine class and tuning effort.
+
+Runs of a ruleset have its studies and trials, and the fastest trial is a study's time. A run made
+by itself is a study. Targets, outcomes and times are those of the record: a workload's target is
+its card's, and reaching it takes a confirming evaluation, which AlgoPerf does not ask for.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import catalogue
+from harness.judging.axes import NO_EVIDENCE
+from harness.judging.performance_profile import Pool
+from harness.spec import ClockKind
+
+_COLUMNS = (
+    *("run_id", "submission", "source_sha256", "hyperparameters", "tuning_effort"),
+    *("machine_class", "workload", "workload_version", "outcome", "tainted", "budget_s"),
+    *("time_to_target_s", "time_without_compile_s", "ruleset", "study", "trial"),
+)
+
+Run = Mapping[str, Any]
+_Entry = tuple[str, str, str | None]  # submission, source, and its point where it has several
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunsPool:
+    """A pool of runs with what its entries are."""
+
+    machine_class: str
+    tuning_effort: str
+    pool: Pool
+    submission_of: dict[str, str]  # by entry; an entry is a submission's point, of several
+    versions: dict[str, int]  # by workload
+    budgets_s: dict[str, float]  # by workload
+    notes: list[str]
+
+
+def pools_of_runs(
+    home: Path, names: Sequence[str] | None, clock: ClockKind, files: str | None
+) -> list[RunsPool]:
+    """Return the pools of the untainted runs in `home`, or in Parquet files.
+
+    With `names` a score is the average over these workloads, run or not, otherwise over those
+    that were run. A held-out variant counts where its workload does.
+    """
+    runs = [run for run in _runs(home, files) if names is None or run["workload"] in names]
+    by_place: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        by_place.setdefault((run["machine_class"], run["tuning_effort"]), []).append(run)
+    return [
+        _pool(machine_class, effort, group, names, clock)
+        for (machine_class, effort), group in sorted(by_place.items())
+    ]
+
+
+def _runs(home: Path, files: str | None) -> Sequence[Run]:
+    from harness.records import index, parquet
+
+    if files is not None:
+        return parquet.runs_in(files, _COLUMNS).to_dicts()
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM runs ORDER BY run_id"  # noqa: S608 - our own names
+    return index.query(home, sql).to_dicts()
+
+
+def _pool(
+    machine_class: str,
+    effort: str,
+    runs: Sequence[Run],
+    names: Sequence[str] | None,
+    clock: ClockKind,
+) -> RunsPool:
+    counted = [run for run in runs if not run["tainted"] and run["outcome"] not in NO_EVIDENCE]
+    versions: dict[str, int] = {}
+    for run in counted:
+        workload = run["workload"]
+        versions[workload] = max(run["workload_version"], versions.get(workload, 0))
+    current = [run for run in counted if run["workload_version"] == versions[run["workload"]]]
+    bases, variants, homeless = _columns(names or sorted(versions))
+    entries = _entries(current)
+    labels = _labels(sorted(set(entries.values()), key=str))
+    budgets: dict[str, float] = {}
+    for run in current:
+        budgets[run["workload"]] = max(run["budget_s"], budgets.get(run["workload"], 0.0))
+    left_out = {
+        "tainted or without an end of their own": len(runs) - len(counted),
+        "of an older version of their workload": len(counted) - len(current),
+    }
+    notes = [f"Runs {why} are left out: {number}." for why, number in left_out.items() if number]
+    return RunsPool(
+        machine_class=machine_class,
+        tuning_effort=effort,
+        pool=Pool(
+            submissions=tuple(labels.values()),
+            workloads=bases,
+            study_times=_study_times(
+                [run for run in current if run["workload"] in {*bases, *variants}],
+                {run_id: labels[entry] for run_id, entry in entries.items()},
+                clock,
+            ),
+            variants=variants,
+        ),
+        submission_of={label: entry[0] for entry, label in labels.items()},
+        versions=versions,
+        budgets_s={name: budgets.get(name, math.nan) for name in bases},
+        notes=notes + homeless,
+    )
+
+
+def _columns(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, str], list[str]]:
+    """Return the workloads that count, the variants that decide over them, and notes."""
+    known = catalogue.workloads()
+    base_of = {
+        name: known[name].card.variant_of if name in known else None for name in sorted(names)
+    }
+    bases = tuple(name for name, base in base_of.items() if base is None)
+    variants = {name: base for name, base in base_of.items() if base in bases and base is not None}
+    notes = [
+        f"{name} is a held-out variant of {base}, which is not among the workloads: left out."
+        for name, base in base_of.items()
+        if base is not None and base not in bases
+    ]
+    return bases, variants, notes
+
+
+def _study_times(
+    runs: Iterable[Run], entry_of: Mapping[str, str], clock: ClockKind
+) -> dict[tuple[str, str], list[float]]:
+    fastest: dict[tuple[str, str], dict[tuple[object, ...], float]] = {}
+    for run in runs:
+        studies = fastest.setdefault((entry_of[run["run_id"]], run["workload"]), {})
+        alone = run["study"] is None
+        study = (run["run_id"],) if alone else (run["ruleset"], run["study"])
+        studies[study] = min(_seconds(run, clock), studies.get(study, math.inf))
+    return {pair: list(studies.values()) for pair, studies in fastest.items()}
+
+
+def _seconds(run: Run, clock: ClockKind) -> float:
+    if run["outcome"] != "reached":
+        return math.inf
+    return float(run["time_to_target_s" if clock == "cold" else "time_without_compile_s"])
+
+
+def _entries(runs: Sequence[Run]) -> dict[str, _Entry]:
+    """Return the entry of each run, by id.
+
+    A point is part of an entry's identity only where a submission has several on one workload:
+    its tuned points, and what it takes from the reference recipe, differ between workloads. Under
+    an external ruleset the points are the trials of one entry.
+    """
+    points: dict[tuple[str, str, str], set[str]] = {}
+    for run in runs:
+        if not _tried(run):
+            place = (run["submission"], run["source_sha256"], run["workload"])
+            points.setdefault(place, set()).add(run["hyperparameters"])
+    several = {place[:2] for place, found in points.items() if len(found) > 1}
+    entries: dict[str, _Entry] = {}
+    for run in runs:
+        method = (run["submission"], run["source_sha256"])
+        apart = method in several and not _tried(run)
+        entries[run["run_id"]] = (*method, run["hyperparameters"] if apart else None)
+    return entries
+
+
+def _tried(run: Run) -> bool:
+    return str(run["tuning_effort"]).startswith("trial of ")  # harness.sweeps.jobs
+
+
+def _labels(entries: Sequence[_Entry]) -> dict[_Entry, str]:
+    """Return a name for each entry: the submission's, and what tells it from its namesakes."""
+    labels = {}
+    for entry in entries:
+        submission, source, point = entry
+        alike = [other for other in entries if other[0] == submission]
+        points = [json.loads(other[2]) for other in alike if other[2] is not None]
+        differing = [
+            f"{name}={value}"
+            for name, value in (json.loads(point) if point is not None else {}).items()
+            if any(other.get(name) != value for other in points)
+        ]
+        if len({other[1] for other in alike}) > 1:
+            differing.append(f"source {source[:8]}")
+        labels[entry] = f"{submission} ({', '.join(differing)})" if differing else submission
+    return labels
