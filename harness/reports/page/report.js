@@ -298,11 +298,11 @@
   document.getElementById("filters").hidden = false;
   dark.addEventListener("change", redraw);
 
-  // Paper is white and has its own width; what is folded away on the screen is printed.
+  // Paper is white and has its own width; what is folded away on the screen is printed, but for long lists.
   const folded = new Set();
   addEventListener("beforeprint", () => {
     printing = true;
-    all("main details").filter((one) => !one.open && !one.closest("form")).forEach((one) => { folded.add(one); one.open = true; });
+    all("main details").filter((one) => !one.open && !one.matches("form *, [data-screen]")).forEach((one) => { folded.add(one); one.open = true; });
     figures.forEach((figure) => draw(figure, 660));
   });
   addEventListener("afterprint", () => {
