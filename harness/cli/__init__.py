@@ -19,6 +19,8 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "run": ("run", "run", "Time a submission on a workload to its target."),
     "leaderboard": ("leaderboard", "leaderboard", "Rank what was measured on this machine class."),
+    "report": ("report", "report", "Write one page, or tables, of what was measured."),
+    "plot": ("plot", "plot", "Draw curves, profiles, Pareto plots as PNG or SVG."),
     "show": ("show", "show", "Show one run: curve, telemetry, environment, source."),
     "list": ("listing", "listing", "List submissions, workloads, suites or runs."),
     "sweep": (

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import ranked_rows, tables
+from harness.cli import tables
 from harness.cli.tables import Column, Format
 from harness.cli.wording import metric_value
+from harness.reports import ranked_rows
 from harness.spec import ClockKind
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import catalogue
-from harness.cli import equal_time, ranked_rows, tables
+from harness.cli import equal_time, tables
 from harness.cli.leaderboard_table import print_group
 from harness.cli.parameters import WorkloadName, results_option
 from harness.cli.scores import Selection, print_scores, score_options
@@ -17,6 +17,7 @@ from harness.cli.tables import Column, Format
 from harness.errors import UsageError
 from harness.home import results_home
 from harness.judging.axes import AXES
+from harness.reports import ranked_rows
 from harness.spec import ClockKind
 from harness.suites import workloads_named
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from harness.cli import ranked_rows, tables
+from harness.cli import tables
 from harness.cli.tables import Column, Format
 from harness.judging.axes import AXES
+from harness.reports import leaderboard_rows, ranked_rows
 from harness.spec import ClockKind
 
 Row = Mapping[str, Any]
@@ -23,7 +24,7 @@ def print_group(
         f"{first['workload']} v{first['workload_version']} · tuning effort: "
         f"{first['tuning_effort']} · {first['machine_class']}"
     )
-    rows = [_for_people(row, group) for row in group]
+    rows = [leaderboard_rows.for_people(row, group) for row in group]
     columns = [
         column for column in _columns(axis, pareto) if any(row[column.field] for row in rows)
     ]
@@ -34,49 +35,12 @@ def print_group(
     click.echo("\n" + "\n".join([_sentence(group, clock, axis), *notes]) + "\n")
 
 
-def _for_people(row: Row, group: Sequence[Row]) -> dict[str, Any]:
-    return {
-        **ranked_rows.rank(row, group),
-        **ranked_rows.name(row, group),
-        "reached": f"{row['reached']}/{row['runs']}",
-        "time": _time(row),
-        "interval": _interval(row),
-        "range": _range(row),
-        "normalised_time": _figure(tables.significant(row["normalised_time"])),
-        "steps": _figure(tables.count(row["steps_to_target"])),
-        "examples": _figure(tables.count(row["examples_to_target"])),
-        "passes": _figure(tables.count(row["model_passes_to_target"])),
-        "memory": _figure(tables.mebibytes(row["memory_bytes"])),
-        "energy": _figure(tables.significant(row["energy_j"])),
-        "front": "front" if row["pareto_front"] else "",
-        "left_out": _left_out(row),
-    }
-
-
-_COLUMNS = [
-    *ranked_rows.RANK_COLUMNS,
-    *ranked_rows.NAME_COLUMNS,
-    Column(field="reached", header="reached", number=True),
-    Column(field="time", header="time, s", number=True),
-    Column(field="interval", header="95 %, s", number=True, drop=3),
-    Column(field="range", header="range, s", number=True, drop=6),
-    Column(field="normalised_time", header="paces", number=True, drop=2),
-    Column(field="steps", header="steps", number=True, drop=5),
-    Column(field="examples", header="examples", number=True, drop=7),
-    Column(field="passes", header="passes", number=True, drop=4),
-    Column(field="memory", header="MiB", number=True, drop=1),
-    Column(field="energy", header="J", number=True, drop=1),
-    Column(field="front", header="Pareto"),
-    Column(field="left_out", header="left out"),
-]
-
-
 def _columns(axis: str, pareto: bool) -> list[Column]:
     """Return the columns; what a table is about is never dropped for want of width."""
     about = {_FIELDS[axis]} | ({"memory", "energy"} if pareto else set())
     return [
         dataclasses.replace(column, drop=0) if column.field in about else column
-        for column in _COLUMNS
+        for column in leaderboard_rows.COLUMNS
         if pareto or column.field != "front"
     ]
 
@@ -92,36 +56,6 @@ _FIELDS = {
     "memory": "memory",
     "energy": "energy",
 }
-
-
-def _figure(text: str) -> str:
-    return "" if text == tables.MISSING else text
-
-
-def _time(row: Row) -> str:
-    if row["time_s"] is not None:
-        return tables.significant(row["time_s"])
-    return f"> {tables.significant(row['budget_s'])}" if row["runs"] else tables.MISSING
-
-
-def _interval(row: Row) -> str:
-    if row["time_low_s"] is None:
-        return ""
-    low = tables.significant(row["time_low_s"])
-    if row["time_high_s"] is None:
-        return f"≥ {low}"
-    return f"{low}–{tables.significant(row['time_high_s'])}"
-
-
-def _range(row: Row) -> str:
-    if row["reached"] < 2:
-        return ""
-    return f"{tables.significant(row['fastest_s'])}–{tables.significant(row['slowest_s'])}"
-
-
-def _left_out(row: Row) -> str:
-    parts = [(row["tainted_left_out"], "tainted"), (row["unfinished_left_out"], "unfinished")]
-    return ", ".join(f"{number} {what}" for number, what in parts if number)
 
 
 def _sentence(group: Sequence[Row], clock: ClockKind, axis: str) -> str:

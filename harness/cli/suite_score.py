@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from harness.cli import ranked_rows, tables
+from harness.cli import tables
 from harness.cli.tables import Column, Format
+from harness.reports import ranked_rows
 from harness.spec import ClockKind
 
 

@@ -1,41 +1,24 @@
-"""The one place where rows become a terminal table, JSON, CSV or Markdown.
+"""Prints rows as a terminal table, JSON, CSV or Markdown.
 
 JSON and CSV carry every field as it is, in the units of its name; the terminal and Markdown
 carry chosen columns, rounded, with the unit in the header.
 """
 
-import csv
-import datetime
-import decimal
-import io
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import click
-import msgspec
 
-Row = Mapping[str, Any]
+from harness.table_text import Column, Row, cell, csv_text, json_text, markdown
+from harness.wording import MIB, MISSING, count, mebibytes, moment, plain, point, significant
+
+__all__ = ["MIB", "MISSING", "Column", "Format", "Row", "cell", "count", "format_option"]
+__all__ += ["mebibytes", "moment", "plain", "point", "print_fields", "print_frame", "print_json"]
+__all__ += ["print_rows", "significant"]
+
 Format = Literal["table", "json", "csv", "md"]
-
-MISSING = "–"
-MIB = 1 << 20
 _GAP = 2  # characters between columns
 _LONGEST_WORD = 20  # characters; a longer one may be broken
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """A column for people: the field it shows, its header with the unit, its rounding."""
-
-    field: str
-    header: str
-    text: Callable[[Any], str] | None = None  # None: as `plain`
-    number: bool = False  # aligned right
-    whole: bool = False  # never wrapped: a name to copy
-    drop: int = 0  # where the terminal is too narrow, the highest goes first; 0 stays
 
 
 def format_option(*formats: Format) -> Callable[[Any], Any]:
@@ -55,9 +38,9 @@ def print_rows(rows: Sequence[Row], columns: Sequence[Column], form: Format) -> 
     if form == "json":
         print_json(rows)
     elif form == "csv":
-        click.echo(_csv(rows, [column.field for column in columns]), nl=False)
+        click.echo(csv_text(rows, [column.field for column in columns]), nl=False)
     elif form == "md":
-        click.echo(_markdown(rows, columns))
+        click.echo(markdown(rows, columns))
     else:
         _print_table(rows, columns)
 
@@ -90,53 +73,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 def print_json(content: object) -> None:
     """Print one JSON value; what is not a number is null."""
-    text = msgspec.json.encode(_finite(content), enc_hook=str)
-    click.echo(msgspec.json.format(text, indent=2).decode())
-
-
-def plain(value: object) -> str:
-    """Return a value for a table where nothing is known of its meaning."""
-    if value is None:
-        return MISSING
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, datetime.datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    if isinstance(value, list | tuple):
-        return ", ".join(plain(item) for item in value)
-    return str(value)
-
-
-def significant(value: float | None) -> str:
-    """Return three significant digits, never fewer than the whole part, no exponent."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    if value == 0:
-        return "0"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{min(decimals, 9)}f}"
-
-
-def count(value: float | None) -> str:
-    """Return a count with its thousands apart."""
-    return MISSING if value is None else f"{value:,.0f}"
-
-
-def mebibytes(value: float | None) -> str:
-    """Return bytes in MiB."""
-    return MISSING if value is None else f"{value / MIB:,.0f}"
-
-
-def moment(value: datetime.datetime | None) -> str:
-    """Return a moment to the minute, in local time."""
-    return MISSING if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def point(hyperparameters: Mapping[str, object]) -> str:
-    """Return a hyperparameter point in words."""
-    return ", ".join(f"{name}={plain(value)}" for name, value in hyperparameters.items())
+    click.echo(json_text(content))
 
 
 def _print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
@@ -156,7 +93,7 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
             width=width,
         )
     for row in rows:
-        table.add_row(*(_verbatim(_cell(row, column)) for column in shown))
+        table.add_row(*(_verbatim(cell(row, column)) for column in shown))
     _print(table)
     dropped = [column.header for column in columns if column not in shown]
     if dropped:
@@ -191,7 +128,7 @@ def _widths(rows: Sequence[Row], columns: Sequence[Column]) -> list[int]:
 
 
 def _texts(rows: Sequence[Row], column: Column) -> list[str]:
-    return [column.header, *(_cell(row, column) for row in rows)]
+    return [column.header, *(cell(row, column) for row in rows)]
 
 
 def _least_width(rows: Sequence[Row], column: Column) -> int:
@@ -226,13 +163,9 @@ def _verbatim(text: str) -> Any:
 
 def _natural_width(rows: Sequence[Row], columns: Sequence[Column]) -> int:
     return sum(
-        _GAP + max(len(column.header), *(len(_cell(row, column)) for row in rows))
+        _GAP + max(len(column.header), *(len(cell(row, column)) for row in rows))
         for column in columns
     )
-
-
-def _cell(row: Row, column: Column) -> str:
-    return (column.text or plain)(row[column.field])
 
 
 def _numeric(values: Iterable[object]) -> bool:
@@ -240,43 +173,3 @@ def _numeric(values: Iterable[object]) -> bool:
     return bool(present) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in present
     )
-
-
-def _csv(rows: Sequence[Row], fields: Sequence[str]) -> str:
-    stream = io.StringIO()
-    names = list(rows[0]) if rows else list(fields)
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_csv_cell(row[name]) for name in names] for row in rows)
-    return stream.getvalue()
-
-
-def _csv_cell(value: object) -> object:
-    if isinstance(value, dict | list | tuple):
-        return json.dumps(value, sort_keys=True, default=str)
-    if isinstance(value, bool):
-        return plain(value)
-    return value.isoformat() if isinstance(value, datetime.datetime) else value
-
-
-def _markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    lines = [[column.header for column in columns]]
-    lines.append(["---:" if column.number else "---" for column in columns])
-    lines += [[_cell(row, column) for column in columns] for row in rows]
-    return "\n".join("| " + " | ".join(_one_line(cell) for cell in line) + " |" for line in lines)
-
-
-def _one_line(cell: str) -> str:
-    return " ".join(cell.split()).replace("|", "\\|")
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, decimal.Decimal):
-        return _finite(float(value))
-    if isinstance(value, Mapping):
-        return {str(name): _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

@@ -171,17 +171,21 @@ def _tried(run: Run) -> bool:
 
 def _labels(entries: Sequence[_Entry]) -> dict[_Entry, str]:
     """Return a name for each entry: the submission's, and what tells it from its namesakes."""
-    labels = {}
+    namesakes: dict[str, list[_Entry]] = {}
     for entry in entries:
-        submission, source, point = entry
-        alike = [other for other in entries if other[0] == submission]
-        points = [json.loads(other[2]) for other in alike if other[2] is not None]
-        differing = [
-            f"{name}={value}"
-            for name, value in (json.loads(point) if point is not None else {}).items()
-            if any(other.get(name) != value for other in points)
-        ]
-        if len({other[1] for other in alike}) > 1:
-            differing.append(f"source {source[:8]}")
-        labels[entry] = f"{submission} ({', '.join(differing)})" if differing else submission
-    return labels
+        namesakes.setdefault(entry[0], []).append(entry)
+    labels = {}
+    for submission, alike in namesakes.items():
+        points = {entry: json.loads(entry[2] or "{}") for entry in alike}
+        tuned = [point for entry, point in points.items() if entry[2] is not None]
+        differing = {
+            name
+            for name in dict.fromkeys(name for point in tuned for name in point)
+            if len({json.dumps(point.get(name)) for point in tuned}) > 1
+        }
+        several_sources = len({entry[1] for entry in alike}) > 1
+        for entry, point in points.items():
+            apart = [f"{name}={value}" for name, value in point.items() if name in differing]
+            apart += [f"source {entry[1][:8]}"] if several_sources else []
+            labels[entry] = f"{submission} ({', '.join(apart)})" if apart else submission
+    return {entry: labels[entry] for entry in entries}

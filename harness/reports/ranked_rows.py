@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.cli import tables
-from harness.cli.tables import Column
 from harness.judging.bootstrap import FEWEST_RUNS
 from harness.judging.row_ranks import MOST_ROWS
+from harness.table_text import Column
+from harness.wording import point
 
 Row = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ def name(row: Row, group: Sequence[Row]) -> dict[str, str]:
     sources = {other["source_sha256"] for other in alike}
     return {
         "submission": row["submission"],
-        "differing": tables.point(differing),
+        "differing": point(differing),
         "source": row["source_sha256"][:8] if len(sources) > 1 else "",
     }
 

@@ -1,0 +1,1 @@
+"""Reports: what was measured as one page, as tables, and as figures."""
