@@ -1,5 +1,6 @@
 """`bench claims`: what papers claim, and what was measured of it here."""
 
+import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -228,15 +229,7 @@ def _entry(one: "Trial", found: "Result", home: Path) -> "Entry":
         git_commit=commits["git_commit"][0],
         own=own,
         other=other,
-        verdict=judged.verdict,
-        reason=judged.reason,
-        ratio=judged.ratio,
-        low=judged.low,
-        high=judged.high,
-        pairs=judged.pairs,
-        untelling=judged.untelling,
-        missed=judged.missed,
-        baseline_missed=judged.baseline_missed,
+        **dataclasses.asdict(judged),
         left_out=len(found.left_out),
         run_ids=run_ids,
     )

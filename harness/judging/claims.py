@@ -8,7 +8,7 @@ where it lies above it does not, and otherwise these pairs do not decide.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.judging.comparison import Pair, compare_pairs
@@ -75,17 +75,7 @@ def judge_memory(claimed: float, pairs: Sequence[Pair], model_bytes: int) -> Jud
         f"weights, gradients and optimizer state are {model_bytes / 2**20:.3g} of the baseline's "
         f"{peak / 2**20:.3g} MiB above the idle process"
     )
-    return Judgement(
-        verdict=UNDECIDED,
-        reason=reason,
-        ratio=found.ratio,
-        low=found.low,
-        high=found.high,
-        pairs=found.pairs,
-        untelling=found.untelling,
-        missed=found.missed,
-        baseline_missed=found.baseline_missed,
-    )
+    return replace(found, verdict=UNDECIDED, reason=reason)
 
 
 def _verdict(

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness import catalogue
 from harness.cards import Claim, SubmissionCard
 from harness.errors import UsageError
-from harness.judging.claims import FEWEST_PAIRS, Judgement, judge, judge_memory
+from harness.judging.claims import FEWEST_PAIRS, UNDECIDED, Judgement, judge, judge_memory
 from harness.judging.comparison import Amount, Pair
 from harness.judging.tuning import ranked
 from harness.run import Request
@@ -167,12 +167,8 @@ def judgement(claim: Claim, result: Result) -> Judgement:
     judged = judge_memory(claim.ratio, peaks, BYTES_PER_PARAMETER * card.parameters)
     if len(both) < FEWEST_PAIRS <= len(pairs):
         missed = f"both sides reached the target in {len(both)} of {len(pairs)} pairs only"
-        return _undecided(judged, missed)
+        return dataclasses.replace(judged, verdict=UNDECIDED, reason=missed)
     return judged
-
-
-def _undecided(judged: Judgement, reason: str) -> Judgement:
-    return dataclasses.replace(judged, verdict="not decidable at this scale", reason=reason)
 
 
 def _peaks(pair: MadePair) -> Pair | None:

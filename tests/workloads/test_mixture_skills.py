@@ -55,7 +55,9 @@ def levels(splits: Splits) -> dict[str, Tensor]:
     random = np.random.RandomState(DATA_SEED)
     drawn = random.randint(-WEIGHT_RANGE, WEIGHT_RANGE + 1, size=(DIMENSION, DIRECTIONS))
     directions = torch.from_numpy(drawn).double()
-    projections = {name: t["x"].double() * UNIT @ directions for name, t in splits.items()}
+    projections = {
+        name: t["inputs"][:, :DIMENSION].double() * UNIT @ directions for name, t in splits.items()
+    }
     ordered = projections["training"].sort(dim=0).values
     found = {}
     for name, projected in projections.items():
@@ -70,17 +72,19 @@ def generator(seed: int) -> torch.Generator:
 
 
 def test_splits_have_the_stated_shapes_and_share_no_input(splits: Splits) -> None:
-    sizes = {name: len(tensors["x"]) for name, tensors in splits.items()}
+    sizes = {name: len(tensors["inputs"]) for name, tensors in splits.items()}
     held_out = {"evaluation": HELD_OUT_EXAMPLES, "test": HELD_OUT_EXAMPLES}
     assert sizes == {"training": TRAINING_EXAMPLES} | held_out
     for tensors in splits.values():
-        x, labels, groups = tensors["x"], tensors["labels"], tensors["groups"]
-        assert x.dtype == torch.float32 and x.shape == (len(labels), DIMENSION)
+        inputs, labels, groups = tensors["inputs"], tensors["labels"], tensors["groups"]
+        assert inputs.dtype == torch.float32
+        assert inputs.shape == (len(labels), DIMENSION + len(SKILLS))
+        x = inputs[:, :DIMENSION]
         assert labels.dtype == groups.dtype == torch.int64 and groups.shape == labels.shape
         assert torch.equal(x * UNIT, (x * UNIT).round())
         assert x.min() == -INPUT_RANGE / UNIT and x.max() == INPUT_RANGE / UNIT
         assert labels.min() == 0 and labels.max() == CLASSES - 1
-    xs = torch.cat([tensors["x"] for tensors in splits.values()])
+    xs = torch.cat([tensors["inputs"][:, :DIMENSION] for tensors in splits.values()])
     assert len(torch.unique(xs, dim=0)) == len(xs)
 
 
@@ -147,7 +151,7 @@ def test_training_batch_marks_the_skill_asked_for(workload: MixtureSkills, split
     for row, index in enumerate(indices.tolist()):
         mark = [0.0] * len(SKILLS)
         mark[int(data["groups"][index])] = MARK
-        assert inputs[row].tolist() == data["x"][index].tolist() + mark
+        assert inputs[row].tolist() == data["inputs"][index, :DIMENSION].tolist() + mark
 
 
 def test_loss_against_cross_entropy_by_hand(workload: MixtureSkills) -> None:
@@ -177,9 +181,8 @@ class AnswersThree(nn.Module):
 def test_evaluate_against_a_model_that_answers_three(workload: MixtureSkills) -> None:
     labels = torch.tensor([3] * 300 + [4] * 300 + [0] * 600)
     data = {
-        "x": torch.zeros(1200, DIMENSION),
+        "inputs": ask(torch.zeros(1200, DIMENSION), torch.full((1200,), GOAL)),
         "labels": labels,
-        "groups": torch.full((1200,), GOAL),
     }
     metrics = workload.evaluate(AnswersThree(), data)
     assert metrics["accuracy"] == 0.25
@@ -204,9 +207,15 @@ def test_model_against_its_formula_in_float64(workload: MixtureSkills) -> None:
     model = workload.build_model().double()
     inputs = torch.randn(5, FEATURES, dtype=torch.float64, generator=generator(0))
     weights = dict(model.named_parameters())
+    for name, tensor in weights.items():  # scales and shifts of ones and zeros would test nothing
+        if name.startswith("norms."):
+            nn.init.normal_(tensor)
     x = inputs
-    for layer in ("hidden.0", "hidden.1"):
-        x = (x @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]).clamp(min=0)
+    for layer in range(2):
+        x = x @ weights[f"hidden.{layer}.weight"].T + weights[f"hidden.{layer}.bias"]
+        centred = x - x.mean(dim=1, keepdim=True)
+        x = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
+        x = (x * weights[f"norms.{layer}.weight"] + weights[f"norms.{layer}.bias"]).clamp(min=0)
     expected = x @ weights["head.weight"].T + weights["head.bias"]
     torch.testing.assert_close(model(inputs), expected, rtol=1e-12, atol=1e-12)
 
@@ -246,14 +255,14 @@ def test_every_choice_of_the_model_changes_it(workload: MixtureSkills) -> None:
 
     plain = outputs()
     assert torch.equal(
-        plain, outputs(width="256", depth="2", activation="relu", normalisation="none")
+        plain, outputs(width="256", depth="2", activation="relu", normalisation="layer")
     )
     for choice in (
         {"width": "128"},
         {"depth": "3"},
         {"activation": "gelu"},
         {"activation": "tanh"},
-        {"normalisation": "layer"},
+        {"normalisation": "none"},
     ):
         assert not torch.allclose(plain, outputs(**choice))
     with pytest.raises(UsageError, match="activation"):

@@ -52,7 +52,7 @@ class SkillsSettings(ModelSettings, frozen=True, kw_only=True):
     width: int = 256
     depth: int = 2
     activation: Literal["relu", "gelu", "tanh"] = "relu"
-    normalisation: Literal["none", "layer"] = "none"
+    normalisation: Literal["layer", "none"] = "layer"
 
 
 def skill_groups() -> Tensor:
@@ -72,7 +72,7 @@ class MixtureSkills(Workload):
     head_parameters: ClassVar[frozenset[str]] = frozenset({"head.weight", "head.bias"})
 
     def prepare(self) -> dict[str, dict[str, Tensor]]:
-        """Return the splits: `x` float32 [N, DIMENSION], `labels` and `groups` int64 [N].
+        """Return the splits: `inputs` float32 [N, DIMENSION + skills], the rest int64 [N].
 
         Integers throughout: the levels' bounds are order statistics of the training split's
         projections. Evaluation and test hold the goal only. The `RandomState` streams are frozen
@@ -102,7 +102,7 @@ class MixtureSkills(Workload):
             )
             labels = torch.from_numpy(classes).gather(0, groups[name][None])[0]
             splits[name] = {
-                "x": torch.from_numpy(inputs / UNIT).float(),
+                "inputs": ask(torch.from_numpy(inputs / UNIT).float(), groups[name]),
                 "labels": labels,
                 "groups": groups[name],
             }
@@ -126,7 +126,7 @@ class MixtureSkills(Workload):
         generator: torch.Generator,  # noqa: ARG002 - nothing is augmented
     ) -> tuple[Tensor, Tensor]:
         """Return inputs float32 [B, DIMENSION + skills] and labels int64 [B]."""
-        return ask(data["x"][indices], data["groups"][indices]), data["labels"][indices]
+        return data["inputs"].index_select(0, indices), data["labels"].index_select(0, indices)
 
     def synthetic_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return normal inputs, any skill and uniform labels, on the generator's device."""
@@ -145,10 +145,11 @@ class MixtureSkills(Workload):
         labels = data["labels"]
         # The sums stay on the device, in float64: one synchronisation, no rounding that counts.
         sums = torch.zeros(2, dtype=torch.float64, device=labels.device)
-        for indices in torch.arange(len(labels), device=labels.device).split(EVALUATION_BATCH):
-            logits = model(ask(data["x"][indices], data["groups"][indices])).float()
-            sums[0] += (logits.argmax(dim=1) == labels[indices]).sum()
-            sums[1] += F.cross_entropy(logits, labels[indices], reduction="sum")
+        batches = (data["inputs"].split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH))
+        for inputs, expected in zip(*batches, strict=True):
+            logits = model(inputs).float()
+            sums[0] += (logits.argmax(dim=1) == expected).sum()
+            sums[1] += F.cross_entropy(logits, expected, reduction="sum")
         accuracy, loss = (sums / len(labels)).tolist()
         return {"accuracy": accuracy, "loss": loss}
 
