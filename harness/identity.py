@@ -1,5 +1,6 @@
 """Which runs ask the same question: a sweep does not ask it twice."""
 
+import functools
 import hashlib
 import importlib.metadata
 import platform
@@ -42,7 +43,8 @@ def identity(
     return hashlib.sha256(encoded).hexdigest()[:32]
 
 
-def environment() -> list[str]:
+@functools.cache
+def environment() -> tuple[str, ...]:
     """Return the versions that a run's figures depend on."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
-    return [f"python {platform.python_version()}", *versions]
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
+    return (f"python {platform.python_version()}", *versions)

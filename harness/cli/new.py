@@ -135,8 +135,9 @@ def module_name(name: str) -> str:
     module = re.sub(r"[.-]", "_", name)
     if module[0].isdigit():
         module = f"method_{module}"
-    # Beside the file, a test's `import random` would find the submission.
-    if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:
+    # Beside the file, a test's `import random` would find the submission; pytest's own file too.
+    taken = keyword.iskeyword(module) or module == "conftest"
+    if taken or importlib.util.find_spec(module) is not None:
         module = f"{module}_method"
     return module
 

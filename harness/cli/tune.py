@@ -177,8 +177,11 @@ def _write(
                 origin=str(path),
             )
         aside = path.with_suffix(".yaml.new")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        try:
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"The card {path} cannot be written: {error}.") from None
     click.echo(f"Written: {path}")

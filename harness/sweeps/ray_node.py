@@ -47,7 +47,7 @@ class Planned:
     """The jobs as one node would run them, and the versions that are part of their identities."""
 
     jobs: list[Job]
-    environment: list[str]
+    environment: tuple[str, ...]
 
 
 class NodeSlot:

@@ -195,12 +195,15 @@ def test_a_legal_name_gives_a_module_that_can_be_imported(name: str) -> None:
     assert not keyword.iskeyword(module)
 
 
-@pytest.mark.parametrize("name", ["random", "torch", "lambda", "8bit-adam", "tensor", "schedule.x"])
+@pytest.mark.parametrize(
+    "name", ["random", "torch", "lambda", "8bit-adam", "tensor", "schedule.x", "conftest"]
+)
 def test_a_name_that_python_uses_is_no_obstacle(name: str, tmp_path: Path) -> None:
     create(name, "--kind", "optimizer", "--directory", str(tmp_path))
     card = read_card(next(tmp_path.glob("*.yaml")), SubmissionCard)
     module, _, class_name = card.implementation.partition(":")
     assert importlib.util.find_spec(module) is None
+    assert module != "conftest"
     source = (tmp_path / f"{module}.py").read_text()
     compile(source, module, "exec")
     assert source.count(f"class {class_name}(") == 1

@@ -31,6 +31,17 @@ def test_the_present_point_comes_first() -> None:
     assert points_to_try(LION, MLP, 4, 1)[1:] != points[1:]
 
 
+def test_points_of_a_part_beside_the_recipes_optimizer_and_of_the_recipe_itself() -> None:
+    el2n, linear = (catalogue.submission(name).card for name in ("el2n", "linear"))
+    resnet = catalogue.workload("resnet").card
+    tuned = el2n.tuned["resnet/digits"].point
+    now = points_to_try(el2n, resnet, 2, 0)[0]
+    assert now.keys() == search_space(el2n).keys()
+    assert float(now["keep_fraction"]) == float(tuned["keep_fraction"])
+    assert float(points_to_try(linear, resnet, 2, 0)[0]["warmup_fraction"]) == 0.1
+    assert "recipe" not in points_to_try(linear, None, 2, 0)[0].values()
+
+
 def test_the_runs_become_trials_once_all_of_a_point_are_there(tmp_path: Path) -> None:
     points = points_to_try(LION, MLP, 3, 0)
     jobs = tuning_jobs("lion", {MLP.name: points}, 2, CPU, tmp_path)
