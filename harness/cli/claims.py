@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from harness import wording
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE, tables
 from harness.cli.parameters import SubmissionName, data_dir_option, results_option
 from harness.cli.run import check_writable, orderly_interrupt
-from harness.cli.tables import Column, Format, format_option
-from harness.cli.wording import claim_in_words
+from harness.cli.tables import Format, format_option
 from harness.errors import UsageError
 from harness.home import results_home
+from harness.table_text import Column
+from harness.wording import claim_in_words
 
 if TYPE_CHECKING:
     from harness.judging.ledger import Entry
@@ -307,7 +309,7 @@ def _interval(entry: "Entry") -> str:
     low = "" if entry.low is None else f"{entry.low:.3g}"
     high = "" if entry.high is None else f"{entry.high:.3g}"
     if not low and not high:
-        return tables.MISSING if entry.ratio is None else f"{entry.ratio:.3g}"
+        return wording.MISSING if entry.ratio is None else f"{entry.ratio:.3g}"
     if not high:
         return f"> {low}"
     if not low:

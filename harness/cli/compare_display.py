@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness import wording
 from harness.cli import tables
 from harness.cli.comparison_words import (
     cautions,
@@ -21,14 +22,15 @@ from harness.cli.comparison_words import (
     side_names,
     table_row,
 )
-from harness.cli.tables import Column, Format
-from harness.cli.wording import OUTCOME_WORDS, metric_value, seconds
+from harness.cli.tables import Format
 from harness.errors import UsageError
 from harness.judging.sequential_test import fewest_pairs
 from harness.sweeps.contest import Contest, Result, Terms
 from harness.sweeps.execution import Lost
 from harness.sweeps.jobs import Job
 from harness.sweeps.worker import Began, Finished, Measured, Refused, Report, Said
+from harness.table_text import Column
+from harness.wording import OUTCOME_WORDS, metric_value, seconds
 
 REFRESH_HZ = 2
 
@@ -208,7 +210,7 @@ class CompareDisplay:
 
 
 def _so_far(result: Result) -> str:
-    return figures(result.comparison) or tables.MISSING
+    return figures(result.comparison) or wording.MISSING
 
 
 def _table(*headings: str) -> Table:

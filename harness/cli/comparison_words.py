@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.cli.wording import OUTCOME_WORDS
 from harness.judging.comparison import Comparison, Verdict, median_ratio
 from harness.run import Plan
 from harness.sweeps.contest import Result, Terms
 from harness.sweeps.pairs import Match, PairedRun
+from harness.wording import OUTCOME_WORDS
 
 _TAINTS_SHOWN = 3
 _SHOWN: tuple[Verdict, ...] = ("faster", "slower")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import tables
-from harness.cli.tables import Column, Format
-from harness.cli.wording import metric_value
+from harness.cli.tables import Format
 from harness.reports import ranked_rows
 from harness.spec import ClockKind
+from harness.table_text import Column
+from harness.wording import metric_value
 
 if TYPE_CHECKING:
     from harness.judging.equal_time import Moment

@@ -13,13 +13,14 @@ from harness.cli.leaderboard_table import print_group
 from harness.cli.parameters import WorkloadName, results_option
 from harness.cli.scores import Selection, print_scores, score_options
 from harness.cli.suite_score import print_suite_scores
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.errors import UsageError
 from harness.home import results_home
 from harness.judging.axes import AXES
 from harness.reports import ranked_rows
 from harness.spec import ClockKind
 from harness.suites import workloads_named
+from harness.table_text import Column
 
 if TYPE_CHECKING:
     from harness.judging.equal_time import Moment

@@ -6,11 +6,13 @@ from typing import Any
 
 import click
 
+from harness import wording
 from harness.cli import tables
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.judging.axes import AXES
 from harness.reports import leaderboard_rows, ranked_rows
 from harness.spec import ClockKind
+from harness.table_text import Column
 
 Row = Mapping[str, Any]
 
@@ -81,10 +83,10 @@ def _sentence(group: Sequence[Row], clock: ClockKind, axis: str) -> str:
     if others and others[0][field] > first[field] > 0:
         other = others[0]["submission"]
         if axis == "time":
-            ratio = tables.significant(others[0][field] / first[field])
+            ratio = wording.significant(others[0][field] / first[field])
             sentence += f", {ratio} times faster than {other}"
         else:
-            ratio = tables.significant(first[field] / others[0][field])
+            ratio = wording.significant(first[field] / others[0][field])
             sentence += f", {ratio} times {other}'s"
         if ranked_rows.shown_apart(first, others[0]) is False:
             sentence += "; so few runs do not show that it is"
@@ -94,10 +96,10 @@ def _sentence(group: Sequence[Row], clock: ClockKind, axis: str) -> str:
 def _amount(row: Row, axis: str) -> str:
     figure = row[AXES[axis].field]
     if axis == "memory":
-        return f"{tables.mebibytes(figure)} MiB"
+        return f"{wording.mebibytes(figure)} MiB"
     if axis in _COUNTS:
-        return tables.count(figure)
-    return f"{tables.significant(figure)} {AXES[axis].unit}"
+        return wording.count(figure)
+    return f"{wording.significant(figure)} {AXES[axis].unit}"
 
 
 def _about_front(group: Sequence[Row]) -> list[str]:

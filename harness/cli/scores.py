@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import tables
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.errors import UsageError, one_of
 from harness.spec import ClockKind
+from harness.table_text import Column
 
 if TYPE_CHECKING:
     from harness.interop.algoperf.imports import Import

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from harness.cards import WorkloadCard
 from harness.cli.sensitivity_report import Report
-from harness.cli.wording import target_words
 from harness.errors import UsageError
+from harness.wording import target_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

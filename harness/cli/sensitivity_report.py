@@ -11,10 +11,11 @@ import click
 from harness.cards import WorkloadCard
 from harness.cli import tables
 from harness.cli.curve import plot
-from harness.cli.tables import Column, Format
-from harness.cli.wording import metric_value, target_words
+from harness.cli.tables import Format
 from harness.judging.sensitivity import NEAR_BEST, Rate, Sensitivity, Span
 from harness.sweeps.sensitivity import Axis
+from harness.table_text import Column
+from harness.wording import metric_value, target_words
 
 CHART_HEIGHT = 6
 BUDGET = 1.0  # the share of itself

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from harness import wording
 from harness.cli import tables
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.reports import ranked_rows
 from harness.spec import ClockKind
+from harness.table_text import Column
 
 
 def print_suite_scores(
@@ -66,7 +68,7 @@ def _for_people(row: dict[str, Any], group: Sequence[dict[str, Any]]) -> dict[st
     return {
         **ranked_rows.rank(row, group),
         **ranked_rows.name(row, group),
-        "score": f"{row['score']:.4f}" if scored else tables.MISSING,
+        "score": f"{row['score']:.4f}" if scored else wording.MISSING,
         "interval": ""
         if row["score_low"] is None
         else f"{row['score_low']:.3f}–{row['score_high']:.3f}",

@@ -10,11 +10,7 @@ from typing import Any, Literal
 import click
 
 from harness.table_text import Column, Row, cell, csv_text, json_text, markdown
-from harness.wording import MIB, MISSING, count, mebibytes, moment, plain, point, significant
-
-__all__ = ["MIB", "MISSING", "Column", "Format", "Row", "cell", "count", "format_option"]
-__all__ += ["mebibytes", "moment", "plain", "point", "print_fields", "print_frame", "print_json"]
-__all__ += ["print_rows", "significant"]
+from harness.wording import plain
 
 Format = Literal["table", "json", "csv", "md"]
 _GAP = 2  # characters between columns
