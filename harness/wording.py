@@ -107,6 +107,16 @@ def metric_value(value: float | None) -> str:
     return f"{value:.4f}" if 0.01 <= abs(value) < 1000 else f"{value:.4g}"
 
 
+def score(value: float | None) -> str:
+    """Return a score between 0 and 1, with AlgoPerf's four decimals."""
+    return MISSING if value is None else f"{value:.4f}"
+
+
+def score_interval(low: float | None, high: float | None) -> str:
+    """Return a score's interval, nothing where there is none."""
+    return "" if low is None or high is None else f"{low:.3f}–{high:.3f}"
+
+
 def target_words(metric: Metric) -> str:
     """Return the target with its direction, `accuracy ≥ 0.9650`."""
     if not metric.within_reach:

@@ -29,7 +29,7 @@ from harness.sweeps.contest import Contest, Result, Terms
 from harness.sweeps.execution import Lost
 from harness.sweeps.jobs import Job
 from harness.sweeps.worker import Began, Finished, Measured, Refused, Report, Said
-from harness.table_text import Column
+from harness.table_text import Column, filled
 from harness.wording import OUTCOME_WORDS, metric_value, seconds
 
 REFRESH_HZ = 2
@@ -81,6 +81,11 @@ def print_conclusion(results: Sequence[Result], terms: Terms, form: Format) -> N
             }
         )
         return
+    if form == "csv":
+        tables.print_rows([row(result, terms) for result in results], [], form)
+        for words in (*cautions(results), said):
+            click.echo(words, err=True)
+        return
     a, b = side_names(results[0].match)
     compiled = "" if terms.clock == "cold" else " without compilation"
     click.echo(
@@ -88,7 +93,7 @@ def print_conclusion(results: Sequence[Result], terms: Terms, form: Format) -> N
         "confidence.\n"
     )
     rows = [table_row(result, terms) for result in results]
-    shown = [column for column in _COLUMNS if any(one[column.field] for one in rows)]
+    shown = filled(_COLUMNS, rows)
     tables.print_rows(rows, shown, form)
     for caution in cautions(results):
         click.echo(f"\n{caution}")

@@ -228,11 +228,9 @@ def _over_seeds(details: Sequence[RunDetail], times: Sequence[float]) -> str:
     reached = f"{len(times)} of {len(details)} runs reached the target"
     if not times:
         return f"{record.submission} on {record.workload}: {reached}."
-    spread = f" ± {statistics.stdev(times):.2g} s" if len(times) > 1 else ""
-    return (
-        f"{record.submission} on {record.workload}: {reached}, "
-        f"in {statistics.fmean(times):.3g}{spread} (mean ± sd)."
-    )
+    spread = f" ± {statistics.stdev(times):.2g} s (mean ± sd)" if len(times) > 1 else " s"
+    mean = f"{statistics.fmean(times):.3g}"
+    return f"{record.submission} on {record.workload}: {reached}, in {mean}{spread}."
 
 
 def _metric_row(

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from harness.cli.parameters import results_option
+from harness.cli.parameters import CommandGroup, results_option
 from harness.home import results_home
 
 _PATHS_SHOWN = 3
 
 
-@click.group("import")
+@click.group("import", cls=CommandGroup)
 def import_group() -> None:
     """Keep other benchmarks' logs beside the runs."""
 

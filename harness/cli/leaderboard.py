@@ -1,7 +1,6 @@
 """`bench leaderboard`: the rankings of `harness.judging`, for people or programs."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-w", "--workload", type=WorkloadName(), help="Only this workload, or @SUITE.")
+@click.option(
+    "-w", "--workload", type=WorkloadName(), metavar="W,@SUITE,…", help="Only these. [default: all]"
+)
 @click.option(
     "--clock",
     type=click.Choice(["cold", "warm"]),
@@ -86,14 +87,14 @@ def leaderboard(
     if selection.score == "suite":
         if workload is None:
             raise UsageError("This score is over a suite. Name it: --workload @core.")
-        selection.refuse_but_for("algoperf")
+        selection.refuse_options()
         print_suite_scores(home, workloads_named(workload), form, clock, files)
         return
     if selection.score is not None:
         names = None if workload is None else workloads_named(workload)
         print_scores(home, selection, form, names=names, clock=clock, files=files)
         return
-    selection.refuse_but_for("algoperf")
+    selection.refuse_options()
     if at_time is not None and files is not None:
         raise UsageError("--at-time needs evaluations, which the files of --from do not hold.")
     rows, columns = _rows(home, clock, files, axis or "time", at_time)
@@ -130,20 +131,13 @@ def _rows(
         if moment is None
         else metric_at(home, moment, clock)
     )
-    rows = [
-        row | {"hyperparameters": json.loads(row["hyperparameters"])} for row in frame.to_dicts()
-    ]
-    return rows, frame.columns
+    return [ranked_rows.with_point(row) for row in frame.to_dicts()], frame.columns
 
 
-def _groups(rows: Iterable[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
-    """Return the rows that are ranked together, in their order."""
+def _groups(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     from harness.judging.leaderboard import RANKED_WITHIN
 
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(ranked_rows.place(row, RANKED_WITHIN), []).append(row)
-    return list(groups.values())
+    return ranked_rows.groups(rows, RANKED_WITHIN)
 
 
 def _full_names(workload: str, measured: set[str]) -> list[str]:
@@ -158,10 +152,8 @@ def _full_names(workload: str, measured: set[str]) -> list[str]:
 
 def _nothing_yet(home: Path, workload: str | None) -> str:
     what = "Nothing" if workload is None else f"Nothing on {workload}"
-    name = workload or next(iter(catalogue.workloads()), "WORKLOAD")
-    submission = next(iter(catalogue.submissions()), "SUBMISSION")
     return (
         f"{what} is measured in {home} yet. Run\n\n"
-        f"    bench run --workload {name} --submission {submission}\n\n"
+        f"    {catalogue.first_command(workload)}\n\n"
         f"or name another folder by --results."
     )

@@ -9,7 +9,7 @@ import msgspec
 
 from harness import catalogue, wording
 from harness.cli import tables
-from harness.cli.parameters import results_option
+from harness.cli.parameters import CommandGroup, results_option
 from harness.cli.tables import Format
 from harness.home import results_home
 from harness.suites import suites as known_suites
@@ -21,7 +21,7 @@ DEFAULT_RUNS = 20
 _format_option = tables.format_option("table", "json")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def listing() -> None:
     """List submissions, workloads, suites or runs."""
 

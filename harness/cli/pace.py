@@ -14,7 +14,9 @@ from harness.home import results_home
 
 
 @click.command()
-@click.option("-w", "--workload", type=WorkloadName(), required=True, help="A workload, or @SUITE.")
+@click.option("-w", "--workload", type=WorkloadName(), required=True, metavar="W,@SUITE,…",
+    help="On which workloads.",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--measure", is_flag=True, help="Measure again and replace the stored pace.")
 @click.option(

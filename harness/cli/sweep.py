@@ -10,7 +10,7 @@ import click
 
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
 from harness.cli.executors import executor_options
-from harness.cli.parameters import data_dir_option, results_option
+from harness.cli.parameters import data_dir_option, names_in, results_option
 from harness.cli.run import MAX_SEED, Paces, check_writable, orderly_interrupt
 from harness.counters import MAX_RANKS
 from harness.errors import UsageError
@@ -136,11 +136,7 @@ def _asked(
             "Say what to run: -s A,B -w W,@SUITE, or a file. See `bench sweep --help`."
         )
     fields = options | {
-        "submissions": [{"submission": name} for name in _split(submissions)],
-        "workloads": _split(workloads),
+        "submissions": [{"submission": name} for name in names_in(submissions)],
+        "workloads": names_in(workloads),
     }
     return parse_struct(fields, SweepFile, "sweep")
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

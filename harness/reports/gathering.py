@@ -254,12 +254,9 @@ def _full_names(text: str, measured: set[str]) -> list[str]:
 
 
 def _nothing(home: Path) -> str:
-    name = next(iter(catalogue.workloads()), "WORKLOAD")
-    submission = next(iter(catalogue.submissions()), "SUBMISSION")
     return (
-        f"Nothing is measured in {home} yet, so there is nothing to report. Run "
-        f"`bench run --workload {name} --submission {submission} --seeds 5`, or name another "
-        f"folder by --results."
+        f"Nothing is measured in {home} yet, so there is nothing to show. Run "
+        f"`{catalogue.first_command()} --seeds 5`, or name another folder by --results."
     )
 
 
