@@ -78,6 +78,11 @@ def _rank(seed: str, name: str) -> str:
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
+def may_be_several(text: str) -> bool:
+    """Return whether a user asks for several workloads; a suite may have one member."""
+    return text.startswith(MARK) or "," in text
+
+
 def workloads_named(text: str) -> list[str]:
     """Return the full names behind a workload's name, a suite's after `@`, or `@held-out:SEED`.
 

@@ -54,7 +54,9 @@ class Share(click.ParamType[float]):
     "-w", "--workload", type=WorkloadName(), required=True, multiple=True,
     metavar="W,@SUITE,…", help="On which workloads.",
 )  # fmt: skip
-@click.option("--pairs", type=click.IntRange(2, 10_000), metavar="N", help=f"[default: {PAIRS}]")
+@click.option(
+    "--pairs", type=click.IntRange(2, 10_000), metavar="N", help=f"Make so many. [default: {PAIRS}]"
+)
 @click.option("--until-decided", is_flag=True, help="Make pairs until it is decided.")
 @click.option(
     "--max-pairs", type=click.IntRange(2, 1000), metavar="N",
@@ -81,8 +83,12 @@ class Share(click.ParamType[float]):
     show_default=True,
     help="Compare times with (cold) or without (warm) compilation.",
 )
-@click.option("--first-seed", type=click.IntRange(0, MAX_SEED), help="[default: 0]")
-@click.option("--budget", type=Paces(), metavar="PACES", help="[default: the workloads' own]")
+@click.option(
+    "--first-seed", type=click.IntRange(0, MAX_SEED), help="The first of the seeds. [default: 0]"
+)
+@click.option("--budget", type=Paces(), metavar="PACES",
+    help="Give up after so many reference steps' time. [default: the workloads' own]",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--retry-failed", is_flag=True, help="Make pairs again of which a run failed.")
 @click.option("--retry-tainted", is_flag=True, help="Make pairs again that stayed tainted.")

@@ -19,13 +19,15 @@ _LONGEST_WORD = 20  # characters; a longer one may be broken
 
 def format_option(*formats: Format) -> Callable[[Any], Any]:
     """Return the option --format with the formats a command knows."""
+    whole = [form for form in formats if form in ("json", "csv")]
+    carry = "carry" if len(whole) > 1 else "carries"
     return click.option(
         "--format",
         "form",
         type=click.Choice(formats),
         default="table",
         show_default=True,
-        help="How to print it; all but the table carry every field, unrounded.",
+        help=f"How to print it; {' and '.join(whole)} {carry} every field, unrounded.",
     )
 
 
