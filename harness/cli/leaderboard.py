@@ -9,7 +9,7 @@ import click
 from harness import catalogue
 from harness.cli import equal_time, tables
 from harness.cli.leaderboard_table import print_group
-from harness.cli.parameters import WorkloadName, results_option
+from harness.cli.parameters import WorkloadName, names_in, results_option
 from harness.cli.scores import Selection, print_scores, score_options
 from harness.cli.suite_score import print_suite_scores
 from harness.cli.tables import Format
@@ -142,12 +142,11 @@ def _groups(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _full_names(workload: str, measured: set[str]) -> list[str]:
     """Return the full names; a workload that was measured needs no card to be shown."""
-    try:
-        return workloads_named(workload)
-    except UsageError:
-        if workload in measured:
-            return [workload]
-        raise
+    return [
+        full
+        for name in names_in(workload) or [workload]
+        for full in ([name] if name in measured else workloads_named(name))
+    ]
 
 
 def _nothing_yet(home: Path, workload: str | None) -> str:
