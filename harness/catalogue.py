@@ -45,6 +45,20 @@ def _roots(group: str, bundled: str) -> Iterator[tuple[str, Path]]:
             yield package, location
 
 
+def first_command(workload: str | None = None) -> str:
+    """Return a command that measures something, for who has measured nothing yet.
+
+    It runs the reference's optimizer, on the quickest workload that needs no download; one of a
+    suite, if there is any.
+    """
+    cards = [entry.card for entry in workloads().values() if entry.card.tier == "embedded"]
+    quickest = min(cards, key=lambda card: (not card.suites, card.reference_seconds), default=None)
+    if quickest is None:
+        return f"bench run --workload {workload or 'WORKLOAD'} --submission SUBMISSION"
+    submission = quickest.recipe.optimizer
+    return f"bench run --workload {workload or quickest.name} --submission {submission}"
+
+
 def module_file(module: str) -> Path | None:
     """Return the source file of an importable module, found without importing its parents."""
     parent, _, name = module.rpartition(".")

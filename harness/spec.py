@@ -1,5 +1,6 @@
 """The resolved specification of one run: everything the trainee and the record need."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -8,6 +9,12 @@ from harness.cards import Closure, Need, Place, Scalar, WorkloadCard
 from harness.seeds import SeedStreams
 
 ClockKind = Literal["cold", "warm"]
+
+# A run's time to target on each clock, by its name in the record and in the index.
+TIME_FIELDS: Mapping[ClockKind, str] = {
+    "cold": "time_to_target_s",
+    "warm": "time_without_compile_s",
+}
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

@@ -78,12 +78,26 @@ def _rank(seed: str, name: str) -> str:
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
+def may_be_several(text: str) -> bool:
+    """Return whether a user asks for several workloads; a suite may have one member."""
+    return text.startswith(MARK) or "," in text
+
+
 def workloads_named(text: str) -> list[str]:
     """Return the full names behind a workload's name, a suite's after `@`, or `@held-out:SEED`.
 
+    Several stand with commas between them; each comes once.
+
     Raises:
-        UsageError: no such workload or suite, or one without members.
+        UsageError: no such workload or suite, one without members, or no name.
     """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("No workload is named. See `bench list workloads`.")
+    return list(dict.fromkeys(full for name in names for full in _members(name)))
+
+
+def _members(text: str) -> list[str]:
     if not text.startswith(MARK):
         return [catalogue.workload(text).card.name]
     known = suites()

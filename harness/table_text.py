@@ -33,6 +33,11 @@ class Column:
     drop: int = 0  # where the terminal is too narrow, the highest goes first; 0 stays
 
 
+def filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """Return the columns in which some row has something."""
+    return [column for column in columns if any(row[column.field] for row in rows)]
+
+
 def csv_text(rows: Sequence[Row], fields: Sequence[str]) -> str:
     """Return rows as CSV; `fields` names the columns where there is no row."""
     stream = io.StringIO()

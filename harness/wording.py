@@ -3,6 +3,7 @@
 import datetime
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from harness.cards import Metric
 
@@ -77,7 +78,7 @@ def point(hyperparameters: Mapping[str, object]) -> str:
 def seconds(value: float | None) -> str:
     """Return a duration for people: three figures, then minutes and hours."""
     if value is None:
-        return "–"
+        return MISSING
     if value < 1:
         return f"{value * 1000:.0f} ms"
     if value < 100:
@@ -90,7 +91,7 @@ def seconds(value: float | None) -> str:
 def size(value: float | None) -> str:
     """Return bytes with a binary unit."""
     if value is None:
-        return "–"
+        return MISSING
     for step, unit in _BYTE_STEPS:
         if value >= step:
             return (
@@ -102,8 +103,18 @@ def size(value: float | None) -> str:
 def metric_value(value: float | None) -> str:
     """Return a metric's value with four decimals, or four figures where it is small or large."""
     if value is None:
-        return "–"
+        return MISSING
     return f"{value:.4f}" if 0.01 <= abs(value) < 1000 else f"{value:.4g}"
+
+
+def score(value: float | None) -> str:
+    """Return a score between 0 and 1, with AlgoPerf's four decimals."""
+    return MISSING if value is None else f"{value:.4f}"
+
+
+def score_interval(low: float | None, high: float | None) -> str:
+    """Return a score's interval, nothing where there is none."""
+    return "" if low is None or high is None else f"{low:.3f}–{high:.3f}"
 
 
 def target_words(metric: Metric) -> str:
@@ -112,3 +123,13 @@ def target_words(metric: Metric) -> str:
         return f"the end, for the curve of {metric.name}"
     sign = "≥" if metric.direction == "maximise" else "≤"
     return f"{metric.name} {sign} {metric_value(metric.target)}"
+
+
+def claim_in_words(claim: Mapping[str, Any] | None) -> str:
+    """Return a claim as its ratio: what it needs of what, compared with whom, on what."""
+    if claim is None:
+        return MISSING
+    return (
+        f"{claim['metric'].replace('_', ' ')} ≤ {claim['ratio']:g} × {claim['baseline']} "
+        f"on {claim['workload']}"
+    )

@@ -32,6 +32,13 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("known")
+def test_several_names_and_suites_stand_with_commas_between_them() -> None:
+    assert workloads_named("c/long, @core,a/quick") == ["c/long", "a/quick", "b/quick"]
+    with pytest.raises(UsageError, match="No workload is named"):
+        workloads_named(" , ")
+
+
+@pytest.mark.usefixtures("known")
 def test_cards_choose_and_tiers_follow() -> None:
     members = {name: [card.name for card in suite.workloads] for name, suite in suites().items()}
     assert members == {

@@ -78,14 +78,13 @@ def calibrate(
     from harness import catalogue
     from harness.calibration.protocol import Settings
     from harness.data_files import require
-    from harness.suites import MARK, workloads_named
+    from harness.suites import workloads_named
 
-    if target is not None and workload.startswith(MARK):
-        raise UsageError("--target is one workload's. For a suite, --keep-target takes the cards'.")
-
+    names = workloads_named(workload)
+    if target is not None and len(names) > 1:
+        raise UsageError("--target is one workload's. For several: --keep-target, the cards'.")
     home = results_home(results)
     check_writable(home)
-    names = workloads_named(workload)
     require(catalogue.workload(name).card for name in names)
     codes = []
     for name in names:

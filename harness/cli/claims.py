@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from harness import wording
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE, tables
-from harness.cli.parameters import SubmissionName, data_dir_option, results_option
+from harness.cli.parameters import CommandGroup, SubmissionName, data_dir_option, results_option
 from harness.cli.run import check_writable, orderly_interrupt
-from harness.cli.tables import Column, Format, format_option
-from harness.cli.wording import claim_in_words
+from harness.cli.tables import Format, format_option
 from harness.errors import UsageError
 from harness.home import results_home
+from harness.table_text import Column
+from harness.wording import claim_in_words
 
 if TYPE_CHECKING:
     from harness.judging.ledger import Entry
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
     from harness.sweeps.contest import Result
     from harness.sweeps.jobs import Slot
 
-NOT_MEASURED = "not measured yet"
+NOT_MEASURED = "not measured"
 PAIRS = 8
 TRIALS = 5
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def claims() -> None:
     """What papers claim, measured here: the ledger.
 
@@ -138,7 +140,9 @@ def run_claims(
     from harness.sweeps.local import LocalExecutor, local_slots
 
     if every == bool(submissions):
-        raise UsageError("Name submissions whose claims to measure, or --all.")
+        raise UsageError(
+            "Whose claims are to be measured? Name submissions or give --all, one of the two."
+        )
     chosen = claimants(submissions)
     home = results_home(results)
     check_writable(home)
@@ -261,7 +265,7 @@ def _measured(entry: "Entry") -> dict[str, Any]:
     return fields | {
         "claimed": entry.claimed,
         "workload": entry.workload,
-        "measured": _interval(entry),
+        "measured": _figures(entry),
         "trials": f"{entry.own.trials} : {entry.other.trials}",
         "efforts": [entry.own.trials, entry.other.trials],
     }
@@ -296,21 +300,15 @@ _COLUMNS = [
 ]
 
 
-def _interval(entry: "Entry") -> str:
-    low = "" if entry.low is None else f"{entry.low:.3g}"
-    high = "" if entry.high is None else f"{entry.high:.3g}"
-    if not low and not high:
-        return tables.MISSING if entry.ratio is None else f"{entry.ratio:.3g}"
-    if not high:
-        return f"> {low}"
-    if not low:
-        return f"< {high}"
-    return f"{entry.ratio:.3g} ({low}–{high})" if entry.ratio else f"{low}–{high}"
+def _figures(entry: "Entry") -> str:
+    from harness.cli.comparison_words import with_limits
+
+    return with_limits(entry.ratio, entry.low, entry.high) or wording.MISSING
 
 
 def _sentence(entry: "Entry") -> str:
     metric = entry.metric.replace("_", " ")
-    measured = _interval(entry)
+    measured = _figures(entry)
     return (
         f"{entry.submission}: {metric} {measured} × {entry.baseline} on {entry.workload}, "
         f"claimed {entry.claimed:g}; {entry.verdict} ({entry.reason})."
@@ -325,7 +323,7 @@ def _fields(entry: "Entry") -> list[tuple[str, str]]:
 
     return [
         ("verdict", f"{entry.verdict}: {entry.reason}"),
-        ("measured", f"{_interval(entry)} × {entry.baseline}, {entry.pairs} pairs"),
+        ("measured", f"{_figures(entry)} × {entry.baseline}, {entry.pairs} pairs"),
         (
             "missed",
             f"{entry.missed} of {entry.submission}, {entry.baseline_missed} of {entry.baseline}, "

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE, tables
-from harness.cli.parameters import SubmissionName, WorkloadName, data_dir_option, results_option
+from harness.cli.parameters import (
+    SubmissionName,
+    WorkloadName,
+    data_dir_option,
+    results_option,
+)
 from harness.cli.run import MAX_SEED, Paces, check_writable, orderly_interrupt
 from harness.cli.tables import Format
 from harness.errors import UsageError
@@ -47,9 +52,11 @@ class Share(click.ParamType[float]):
 @click.argument("b", type=SubmissionName())
 @click.option(
     "-w", "--workload", type=WorkloadName(), required=True, multiple=True,
-    help="A workload, or @SUITE; repeat for several.",
+    metavar="W,@SUITE,…", help="On which workloads.",
 )  # fmt: skip
-@click.option("--pairs", type=click.IntRange(2, 10_000), metavar="N", help=f"[default: {PAIRS}]")
+@click.option(
+    "--pairs", type=click.IntRange(2, 10_000), metavar="N", help=f"Make so many. [default: {PAIRS}]"
+)
 @click.option("--until-decided", is_flag=True, help="Make pairs until it is decided.")
 @click.option(
     "--max-pairs", type=click.IntRange(2, 1000), metavar="N",
@@ -76,13 +83,17 @@ class Share(click.ParamType[float]):
     show_default=True,
     help="Compare times with (cold) or without (warm) compilation.",
 )
-@click.option("--first-seed", type=click.IntRange(0, MAX_SEED), help="[default: 0]")
-@click.option("--budget", type=Paces(), metavar="PACES", help="[default: the workloads' own]")
+@click.option(
+    "--first-seed", type=click.IntRange(0, MAX_SEED), help="The first of the seeds. [default: 0]"
+)
+@click.option("--budget", type=Paces(), metavar="PACES",
+    help="Give up after so many reference steps' time. [default: the workloads' own]",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--retry-failed", is_flag=True, help="Make pairs again of which a run failed.")
 @click.option("--retry-tainted", is_flag=True, help="Make pairs again that stayed tainted.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and how long it would take.")
-@tables.format_option("table", "json", "md")
+@tables.format_option("table", "json", "csv", "md")
 @data_dir_option
 @results_option
 def compare(
@@ -151,12 +162,7 @@ def compare(
             clock=clock,
         )
 
-    names = dict.fromkeys(
-        name
-        for option in workload
-        for text in option.split(",")
-        for name in workloads_named(text.strip())
-    )
+    names = dict.fromkeys(name for text in workload for name in workloads_named(text))
     matches = [match(request(a, name, set_a), request(b, name, set_b)) for name in names]
     require(one.card for one in matches)
     _warn(matches)

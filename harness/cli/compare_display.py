@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness import wording
 from harness.cli import tables
 from harness.cli.comparison_words import (
     cautions,
@@ -21,14 +22,15 @@ from harness.cli.comparison_words import (
     side_names,
     table_row,
 )
-from harness.cli.tables import Column, Format
-from harness.cli.wording import OUTCOME_WORDS, metric_value, seconds
+from harness.cli.tables import Format
 from harness.errors import UsageError
 from harness.judging.sequential_test import fewest_pairs
 from harness.sweeps.contest import Contest, Result, Terms
 from harness.sweeps.execution import Lost
 from harness.sweeps.jobs import Job
 from harness.sweeps.worker import Began, Finished, Measured, Refused, Report, Said
+from harness.table_text import Column, filled
+from harness.wording import OUTCOME_WORDS, metric_value, seconds
 
 REFRESH_HZ = 2
 
@@ -79,6 +81,11 @@ def print_conclusion(results: Sequence[Result], terms: Terms, form: Format) -> N
             }
         )
         return
+    if form == "csv":
+        tables.print_rows([row(result, terms) for result in results], [], form)
+        for words in (*cautions(results), said):
+            click.echo(words, err=True)
+        return
     a, b = side_names(results[0].match)
     compiled = "" if terms.clock == "cold" else " without compilation"
     click.echo(
@@ -86,7 +93,7 @@ def print_conclusion(results: Sequence[Result], terms: Terms, form: Format) -> N
         "confidence.\n"
     )
     rows = [table_row(result, terms) for result in results]
-    shown = [column for column in _COLUMNS if any(one[column.field] for one in rows)]
+    shown = filled(_COLUMNS, rows)
     tables.print_rows(rows, shown, form)
     for caution in cautions(results):
         click.echo(f"\n{caution}")
@@ -208,7 +215,7 @@ class CompareDisplay:
 
 
 def _so_far(result: Result) -> str:
-    return figures(result.comparison) or tables.MISSING
+    return figures(result.comparison) or wording.MISSING
 
 
 def _table(*headings: str) -> Table:

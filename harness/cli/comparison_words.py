@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.cli.wording import OUTCOME_WORDS
 from harness.judging.comparison import Comparison, Verdict, median_ratio
 from harness.run import Plan
 from harness.sweeps.contest import Result, Terms
 from harness.sweeps.pairs import Match, PairedRun
+from harness.wording import OUTCOME_WORDS, counted
 
 _TAINTS_SHOWN = 3
 _SHOWN: tuple[Verdict, ...] = ("faster", "slower")
@@ -139,10 +139,15 @@ def _left_out(result: Result) -> list[str]:
 
 
 def figures(comparison: Comparison, *, inverted: bool = False) -> str:
-    """Return `1.21 (1.15 to 1.27)`, of b ÷ a or of a ÷ b; empty where nothing is known."""
+    """Return the ratio b ÷ a, or a ÷ b, as `with_limits` does."""
     ratio, low, high = comparison.ratio, comparison.low, comparison.high
     if inverted:
         ratio, low, high = (None if x is None else 1 / x for x in (ratio, high, low))
+    return with_limits(ratio, low, high)
+
+
+def with_limits(ratio: float | None, low: float | None, high: float | None) -> str:
+    """Return `1.21 (1.15 to 1.27)` of a ratio and its limits; empty where nothing is known."""
     narrow = low is not None and high is not None and high - low < 0.05
     decimals = 3 if narrow else 2
 
@@ -191,14 +196,14 @@ def _one(result: Result, terms: Terms) -> str:
     comparison, metric = result.comparison, result.match.card.metric
     a, b = side_names(result.match)
     goal = f"to {metric.name} {metric.target:g} on {result.match.card.name}"
-    pairs = f"{_pairs(comparison.pairs)}{_missed(comparison, (a, b))}"
+    pairs = f"{counted(comparison.pairs, 'pair')}{_missed(comparison, (a, b))}"
     if comparison.verdict != "no difference shown":
         known = figures(comparison, inverted=comparison.verdict == "slower")
         how_much = f"{known} times " if known else ""
         return f"{a} is {how_much}{comparison.verdict} than {b} {goal}, {pairs}."
     text = f"No difference shown between {a} and {b} {goal}"
     if comparison.pairs == 0:
-        both = f"both missed in all of {_pairs(comparison.untelling)}"
+        both = f"both missed in all of {counted(comparison.untelling, 'pair')}"
         return f"{text}: {both if comparison.untelling else 'no pair counts'}."
     known = figures(comparison)
     if known:
@@ -212,15 +217,11 @@ def _one(result: Result, terms: Terms) -> str:
     return f"{text}, {pairs}; {after}."
 
 
-def _pairs(number: int) -> str:
-    return f"{number} pair{'' if number == 1 else 's'}"
-
-
 def _more(number: int, terms: Terms) -> str:
     effect = _percent(terms.effect)
     if number == 0:
         return f"these pairs would have shown {effect}"
-    return f"about {number} more pair{'' if number == 1 else 's'} would show {effect}"
+    return f"about {counted(number, 'more pair')} would show {effect}"
 
 
 def _percent(share: float) -> str:
@@ -242,10 +243,10 @@ def table_row(result: Result, terms: Terms) -> Mapping[str, str]:
     """Return a match's row for people."""
     full = row(result, terms)
     comparison = result.comparison
-    counted = result.counted
+    pairs = result.counted
     reached = [
         sum(run.outcome == "reached" for run in runs)
-        for runs in ([p.a for p in counted], [p.b for p in counted])
+        for runs in ([p.a for p in pairs], [p.b for p in pairs])
     ]
     more = full["further_pairs"]
     ratios = {
@@ -257,7 +258,7 @@ def table_row(result: Result, terms: Terms) -> Mapping[str, str]:
         "verdict": comparison.verdict,
         "ratio": figures(comparison),
         "efforts": efforts(result.match),
-        "pairs": str(len(counted)),
+        "pairs": str(len(pairs)),
         "reached": f"{reached[0]} : {reached[1]}",
         "p": "" if not comparison.pairs else f"{comparison.adjusted_p:.2g}",
         **ratios,

@@ -7,13 +7,14 @@ import click
 import msgspec
 from click.shell_completion import CompletionItem
 
-from harness import catalogue, data_files
+from harness import catalogue, data_files, wording
 from harness.cards import DataFile, WorkloadCard
 from harness.cli import EXIT_FAILED_CHECK, EXIT_OK, tables
-from harness.cli.parameters import WorkloadName, data_dir_option
-from harness.cli.tables import Column, Format
+from harness.cli.parameters import CommandGroup, WorkloadName, data_dir_option
+from harness.cli.tables import Format
 from harness.errors import UsageError, one_of
 from harness.suites import MARK, workloads_named
+from harness.table_text import Column
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -40,7 +41,7 @@ class FileOrWorkload(WorkloadName):
         return names + [CompletionItem(name) for name in files if name.startswith(incomplete)]
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def data() -> None:
     """List, get and verify the data files of real workloads.
 
@@ -206,7 +207,7 @@ def _how_many(files: Sequence[object]) -> str:
 
 
 def _megabytes(size: int) -> str:
-    return tables.significant(size / MB)
+    return wording.significant(size / MB)
 
 
 def _download(files: Sequence[DataFile]) -> list[str]:

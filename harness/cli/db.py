@@ -2,11 +2,11 @@
 
 import click
 
-from harness.cli.parameters import results_option
+from harness.cli.parameters import CommandGroup, results_option
 from harness.home import index_path, results_home
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def db() -> None:
     """Look after the index of the runs."""
 

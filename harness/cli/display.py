@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,18 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cards import WorkloadCard
-from harness.cli.wording import (
-    OUTCOME_WORDS,
-    counted_time,
-    metric_value,
-    seconds,
-    size,
-    target_words,
-)
 from harness.events import Ended, Evaluation
-from harness.records.record import RunDetail
+from harness.records.record import RunDetail, RunRecord
 from harness.referee.observer import Status
-from harness.spec import RunSpec
+from harness.spec import ClockKind, RunSpec
+from harness.wording import OUTCOME_WORDS, metric_value, seconds, size, target_words
 
 REFRESH_HZ = 4
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -36,9 +28,7 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 class Display:
     """Watches runs and tells the user; an `Observer` with words before and after."""
 
-    def __init__(
-        self, console: Console, home: Path, clock: Literal["cold", "warm"], runs: int
-    ) -> None:
+    def __init__(self, console: Console, home: Path, clock: ClockKind, runs: int) -> None:
         self._console = console
         self._home = home
         self._clock = clock
@@ -132,7 +122,7 @@ class Display:
         """Print how the runs compare with the reference's stored ones on this machine."""
         if not details:
             return
-        times = [t for d in details if (t := counted_time(d.record, self._clock)) is not None]
+        times = [t for d in details if (t := _credited(d.record, self._clock)) is not None]
         if len(details) > 1:
             self._console.print(Text(_over_seeds(details, times), style="bold"))
         if sentence := self._against_reference(details[-1], times):
@@ -188,17 +178,17 @@ class Display:
         return "evaluating (the clock stands)" if self._phase == "training" else self._phase
 
 
-def make_display(home: Path, clock: Literal["cold", "warm"], runs: int) -> Display:
+def make_display(home: Path, clock: ClockKind, runs: int) -> Display:
     """Return a display on stderr; rich honours NO_COLOR and tells terminals from files."""
     return Display(Console(file=sys.stderr, highlight=False), home, clock, runs)
 
 
-def one_sentence(detail: RunDetail, clock: str) -> str:
+def one_sentence(detail: RunDetail, clock: ClockKind) -> str:
     """Return what was reached and when, or what went wrong."""
     record, metric = detail.record, detail.spec.workload.metric
     name = f"{record.submission} on {record.workload}"
     if record.outcome == "reached":
-        at = seconds(counted_time(record, clock))
+        at = seconds(_credited(record, clock))
         return (
             f"{name}: {metric.name} {metric_value(record.target)} reached in {at} "
             f"({detail.steps_to_target:,} steps, {record.normalised_time:,.0f} paces), "
@@ -209,6 +199,11 @@ def one_sentence(detail: RunDetail, clock: str) -> str:
         f"{name}: {OUTCOME_WORDS[record.outcome]} after {seconds(record.submission_time_s)} "
         f"and {record.steps:,} steps ({best}): {record.reason}."
     )
+
+
+def _credited(record: RunRecord, clock: ClockKind) -> float | None:
+    """Return the time to target on the chosen clock."""
+    return record.time_without_compile_s if clock == "warm" else record.time_to_target_s
 
 
 def sparkline(values: Sequence[float | None], target: float | None, width: int) -> str:
@@ -233,11 +228,9 @@ def _over_seeds(details: Sequence[RunDetail], times: Sequence[float]) -> str:
     reached = f"{len(times)} of {len(details)} runs reached the target"
     if not times:
         return f"{record.submission} on {record.workload}: {reached}."
-    spread = f" ± {statistics.stdev(times):.2g} s" if len(times) > 1 else ""
-    return (
-        f"{record.submission} on {record.workload}: {reached}, "
-        f"in {statistics.fmean(times):.3g}{spread} (mean ± sd)."
-    )
+    spread = f" ± {statistics.stdev(times):.2g} s (mean ± sd)" if len(times) > 1 else " s"
+    mean = f"{statistics.fmean(times):.3g}"
+    return f"{record.submission} on {record.workload}: {reached}, in {mean}{spread}."
 
 
 def _metric_row(

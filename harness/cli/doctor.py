@@ -7,9 +7,10 @@ import click
 
 from harness.cli import EXIT_OK, tables
 from harness.cli.parameters import results_option
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.doctor.finding import Finding
 from harness.home import results_home
+from harness.table_text import Column
 
 
 @click.command()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import tables
-from harness.cli.tables import Column, Format
-from harness.cli.wording import metric_value
+from harness.cli.tables import Format
 from harness.reports import ranked_rows
 from harness.spec import ClockKind
+from harness.table_text import Column, filled
+from harness.wording import metric_value
 
 if TYPE_CHECKING:
     from harness.judging.equal_time import Moment
@@ -58,7 +59,7 @@ def print_groups(
             f"{chr(10) if form == 'md' else ''}"
         )
         rows = [_for_people(row, group) for row in group]
-        shown = [column for column in _COLUMNS if any(row[column.field] for row in rows)]
+        shown = filled(_COLUMNS, rows)
         tables.print_rows(rows, ranked_rows.headed(shown, group), form)
         notes = [
             *_about_ended(group),

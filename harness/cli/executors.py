@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.parameters import names_in
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,10 +92,9 @@ def open_executor(
         )
     from harness.sweeps.ray_executor import RayExecutor
 
-    nodes = [node.strip() for node in (ray_nodes or "").split(",") if node.strip()]
     return RayExecutor(
         address=ray_address,
-        nodes=nodes,
+        nodes=names_in(ray_nodes),
         device=device,
         jobs=jobs,
         say=lambda text: click.echo(text, err=True),

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from harness.cli.parameters import results_option
+from harness.cli.parameters import CommandGroup, results_option
 from harness.errors import UsageError
 from harness.home import results_home
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def export() -> None:
     """Write the runs for other tools."""
 

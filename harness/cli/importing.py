@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from harness.cli.parameters import results_option
+from harness.cli.parameters import CommandGroup, results_option
 from harness.home import results_home
 
 _PATHS_SHOWN = 3
 
 
-@click.group("import")
+@click.group("import", cls=CommandGroup)
 def import_group() -> None:
     """Keep other benchmarks' logs beside the runs."""
 
@@ -22,7 +22,9 @@ def import_group() -> None:
     metavar="NAME|FILE",
     help="Score them by these from now on: v0.5, v0.6 or a file like AlgoPerf's own.",
 )
-@click.option("--name", metavar="NAME", help="Of the import. [default: the folder's or archive's]")
+@click.option(
+    "--name", metavar="NAME", help="What to call the import. [default: the folder's or archive's]"
+)
 @results_option
 def algoperf(source: Path, targets: str | None, name: str | None, results: str | None) -> None:
     """Import AlgoPerf's logs from SOURCE, a folder or a .tar.xz of one.

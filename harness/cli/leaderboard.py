@@ -1,7 +1,6 @@
 """`bench leaderboard`: the rankings of `harness.judging`, for people or programs."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,23 +9,26 @@ import click
 from harness import catalogue
 from harness.cli import equal_time, tables
 from harness.cli.leaderboard_table import print_group
-from harness.cli.parameters import WorkloadName, results_option
+from harness.cli.parameters import WorkloadName, names_in, results_option
 from harness.cli.scores import Selection, print_scores, score_options
 from harness.cli.suite_score import print_suite_scores
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.errors import UsageError
 from harness.home import results_home
 from harness.judging.axes import AXES
 from harness.reports import ranked_rows
 from harness.spec import ClockKind
 from harness.suites import workloads_named
+from harness.table_text import Column
 
 if TYPE_CHECKING:
     from harness.judging.equal_time import Moment
 
 
 @click.command()
-@click.option("-w", "--workload", type=WorkloadName(), help="Only this workload, or @SUITE.")
+@click.option(
+    "-w", "--workload", type=WorkloadName(), metavar="W,@SUITE,…", help="Only these. [default: all]"
+)
 @click.option(
     "--clock",
     type=click.Choice(["cold", "warm"]),
@@ -85,14 +87,14 @@ def leaderboard(
     if selection.score == "suite":
         if workload is None:
             raise UsageError("This score is over a suite. Name it: --workload @core.")
-        selection.refuse_but_for("algoperf")
+        selection.refuse_options()
         print_suite_scores(home, workloads_named(workload), form, clock, files)
         return
     if selection.score is not None:
         names = None if workload is None else workloads_named(workload)
         print_scores(home, selection, form, names=names, clock=clock, files=files)
         return
-    selection.refuse_but_for("algoperf")
+    selection.refuse_options()
     if at_time is not None and files is not None:
         raise UsageError("--at-time needs evaluations, which the files of --from do not hold.")
     rows, columns = _rows(home, clock, files, axis or "time", at_time)
@@ -129,38 +131,28 @@ def _rows(
         if moment is None
         else metric_at(home, moment, clock)
     )
-    rows = [
-        row | {"hyperparameters": json.loads(row["hyperparameters"])} for row in frame.to_dicts()
-    ]
-    return rows, frame.columns
+    return [ranked_rows.with_point(row) for row in frame.to_dicts()], frame.columns
 
 
-def _groups(rows: Iterable[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
-    """Return the rows that are ranked together, in their order."""
+def _groups(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     from harness.judging.leaderboard import RANKED_WITHIN
 
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(ranked_rows.place(row, RANKED_WITHIN), []).append(row)
-    return list(groups.values())
+    return ranked_rows.groups(rows, RANKED_WITHIN)
 
 
 def _full_names(workload: str, measured: set[str]) -> list[str]:
     """Return the full names; a workload that was measured needs no card to be shown."""
-    try:
-        return workloads_named(workload)
-    except UsageError:
-        if workload in measured:
-            return [workload]
-        raise
+    return [
+        full
+        for name in names_in(workload) or [workload]
+        for full in ([name] if name in measured else workloads_named(name))
+    ]
 
 
 def _nothing_yet(home: Path, workload: str | None) -> str:
     what = "Nothing" if workload is None else f"Nothing on {workload}"
-    name = workload or next(iter(catalogue.workloads()), "WORKLOAD")
-    submission = next(iter(catalogue.submissions()), "SUBMISSION")
     return (
         f"{what} is measured in {home} yet. Run\n\n"
-        f"    bench run --workload {name} --submission {submission}\n\n"
+        f"    {catalogue.first_command(workload)}\n\n"
         f"or name another folder by --results."
     )

@@ -6,11 +6,13 @@ from typing import Any
 
 import click
 
+from harness import wording
 from harness.cli import tables
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.judging.axes import AXES
 from harness.reports import leaderboard_rows, ranked_rows
 from harness.spec import ClockKind
+from harness.table_text import Column, filled
 
 Row = Mapping[str, Any]
 
@@ -25,9 +27,7 @@ def print_group(
         f"{first['tuning_effort']} · {first['machine_class']}"
     )
     rows = [leaderboard_rows.for_people(row, group) for row in group]
-    columns = [
-        column for column in _columns(axis, pareto) if any(row[column.field] for row in rows)
-    ]
+    columns = filled(_columns(axis, pareto), rows)
     click.echo(f"### {title}\n" if form == "md" else title)
     tables.print_rows(rows, ranked_rows.headed(columns, group), form)
     notes = [*ranked_rows.about_ranks(group), *ranked_rows.about_few_runs(group)]
@@ -79,13 +79,10 @@ def _sentence(group: Sequence[Row], clock: ClockKind, axis: str) -> str:
         )
     others = [row for row in ranked if row["submission"] != first["submission"]]
     if others and others[0][field] > first[field] > 0:
-        other = others[0]["submission"]
         if axis == "time":
-            ratio = tables.significant(others[0][field] / first[field])
-            sentence += f", {ratio} times faster than {other}"
-        else:
-            ratio = tables.significant(first[field] / others[0][field])
-            sentence += f", {ratio} times {other}'s"
+            return f"{sentence}, {ranked_rows.ahead_of(first, others[0])}."
+        ratio = wording.significant(first[field] / others[0][field])
+        sentence += f", {ratio} times {others[0]['submission']}'s"
         if ranked_rows.shown_apart(first, others[0]) is False:
             sentence += "; so few runs do not show that it is"
     return f"{sentence}."
@@ -94,10 +91,10 @@ def _sentence(group: Sequence[Row], clock: ClockKind, axis: str) -> str:
 def _amount(row: Row, axis: str) -> str:
     figure = row[AXES[axis].field]
     if axis == "memory":
-        return f"{tables.mebibytes(figure)} MiB"
+        return f"{wording.mebibytes(figure)} MiB"
     if axis in _COUNTS:
-        return tables.count(figure)
-    return f"{tables.significant(figure)} {AXES[axis].unit}"
+        return wording.count(figure)
+    return f"{wording.significant(figure)} {AXES[axis].unit}"
 
 
 def _about_front(group: Sequence[Row]) -> list[str]:

@@ -7,20 +7,21 @@ from typing import Any
 import click
 import msgspec
 
-from harness import catalogue
+from harness import catalogue, wording
 from harness.cli import tables
-from harness.cli.parameters import results_option
-from harness.cli.tables import Column, Format
-from harness.cli.wording import claim_in_words
+from harness.cli.parameters import CommandGroup, results_option
+from harness.cli.tables import Format
 from harness.home import results_home
 from harness.suites import suites as known_suites
+from harness.table_text import Column
+from harness.wording import claim_in_words
 
 DEFAULT_RUNS = 20
 
 _format_option = tables.format_option("table", "json")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def listing() -> None:
     """List submissions, workloads, suites or runs."""
 
@@ -81,8 +82,8 @@ def workloads(form: Format) -> None:
         Column(field="tier", header="tier"),
         Column(field="modality", header="modality", drop=1),
         Column(field="goal", header="target"),
-        Column(field="parameters", header="parameters", text=tables.count, number=True),
-        Column(field="reference_seconds", header="ref., s", text=tables.significant, number=True),
+        Column(field="parameters", header="parameters", text=wording.count, number=True),
+        Column(field="reference_seconds", header="ref., s", text=wording.significant, number=True),
     ]
     if form == "table":
         rows = [row for row in rows if row["variant_of"] is None]
@@ -111,7 +112,7 @@ def suites(form: Format) -> None:
         Column(field="suite", header="suite", whole=True),
         Column(field="title", header="title"),
         Column(field="workloads", header="workloads", text=_joined),
-        Column(field="reference_seconds", header="ref., s", text=tables.significant, number=True),
+        Column(field="reference_seconds", header="ref., s", text=wording.significant, number=True),
     ]
     tables.print_rows(rows, columns, form)
 
@@ -139,7 +140,7 @@ def runs(form: Format, results: str | None, limit: int) -> None:
         Column(field="workload", header="workload", drop=3),
         Column(field="seed", header="seed", number=True, drop=1),
         Column(field="status", header="outcome", whole=True),
-        Column(field="time_to_target_s", header="time, s", text=tables.significant, number=True),
+        Column(field="time_to_target_s", header="time, s", text=wording.significant, number=True),
         Column(field="tainted", header="tainted", text=_yes),
     ]
     if form == "table" and not rows:

@@ -14,6 +14,7 @@ import msgspec
 from harness import catalogue
 from harness.cards import RESERVED_NAMES, Name
 from harness.cli import EXIT_OK
+from harness.cli.parameters import CommandGroup
 from harness.errors import UsageError
 
 # kind: the folder in submissions/, and of its templates
@@ -41,7 +42,7 @@ class Destination:
     checkout: Path | None  # the one it belongs to
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def new() -> None:
     """Start a submission: file, card and test."""
 

@@ -10,21 +10,17 @@ import click
 
 from harness.cli import EXIT_OK
 from harness.cli.parameters import WorkloadName, data_dir_option, results_option
+from harness.cli.tables import format_option
 from harness.home import results_home
 
 
 @click.command()
-@click.option("-w", "--workload", type=WorkloadName(), required=True, help="A workload, or @SUITE.")
+@click.option("-w", "--workload", type=WorkloadName(), required=True, metavar="W,@SUITE,…",
+    help="On which workloads.",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--measure", is_flag=True, help="Measure again and replace the stored pace.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print it.",
-)
+@format_option("table", "json")
 @data_dir_option
 @results_option
 def pace(workload: str, device: str, measure: bool, form: str, results: str | None) -> int:
@@ -36,14 +32,14 @@ def pace(workload: str, device: str, measure: bool, form: str, results: str | No
     """
     from harness import catalogue
     from harness.data_files import require
-    from harness.suites import MARK, workloads_named
+    from harness.suites import may_be_several, workloads_named
 
     home = results_home(results)
     names = workloads_named(workload)
     require(catalogue.workload(name).card for name in names)
     rows = [_row(name, device, measure, home) for name in names]
     if form == "json":
-        click.echo(json.dumps(rows if workload.startswith(MARK) else rows[0], indent=2))
+        click.echo(json.dumps(rows if may_be_several(workload) else rows[0], indent=2))
     else:
         click.echo("\n".join(map(_sentence, rows)))
         click.echo("`--measure` measures again.")

@@ -11,8 +11,21 @@ from harness.cards import C
 from harness.catalogue import Entry
 from harness.counters import MAX_RANKS
 from harness.data_files import FOLDER_VARIABLE, data_folder
-from harness.errors import UsageError
+from harness.errors import UsageError, one_of
 from harness.suites import MARK, Suite, suites
+
+
+class CommandGroup(click.Group):
+    """A group that names its commands where one is asked for that it has not."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command, as click does."""
+        known = self.commands
+        if not ctx.resilient_parsing and args[0] not in known and not args[0].startswith("-"):
+            raise one_of(f"After `{ctx.command_path}`, the command", args[0], known)
+        return super().resolve_command(ctx, args)
 
 
 class WorkloadName(click.ParamType[str]):
@@ -75,6 +88,11 @@ def _matching(names: Mapping[str, str], incomplete: str, before: str = "") -> li
         for name, text in names.items()
         if name.startswith(incomplete)
     ]
+
+
+def names_in(text: str | None) -> list[str]:
+    """Return the names in a list with commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 results_option = click.option(

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.parameters import results_option
-from harness.cli.report import names
+from harness.cli.parameters import CommandGroup, names_in, results_option
 from harness.home import results_home
 from harness.spec import ClockKind
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from harness.reports.plots import Abscissa, Ordinate
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def plot() -> None:
     """Draw what was measured, as .png, .svg or .pdf."""
 
@@ -140,11 +139,9 @@ def _draw(
     results: str | None,
 ) -> None:
     from harness.reports.gathering import gather
-    from harness.reports.plots import check_format
-    from harness.reports.writing import check_writable, write_whole
+    from harness.reports.writing import check_picture, write_whole
 
-    form = check_format(output)
-    check_writable(output)
-    gathered = gather(results_home(results), names(workload), names(submission), clock)
+    form = check_picture(output)
+    gathered = gather(results_home(results), names_in(workload), names_in(submission), clock)
     write_whole(output, draw(gathered, form))
     click.echo(f"Written to {output}.", err=True)

@@ -4,9 +4,10 @@ import click
 
 from harness.cli import tables
 from harness.cli.parameters import results_option
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.errors import UsageError
 from harness.home import results_home
+from harness.table_text import Column
 
 
 @click.command(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from harness.cli.parameters import results_option
+from harness.cli.parameters import names_in, results_option
 from harness.errors import UsageError, one_of
 from harness.home import results_home
 from harness.spec import ClockKind
@@ -81,13 +81,8 @@ def report(
         output = output or Path(DEFAULT_PAGE)
     _check(output, several_files)
     home = results_home(results)
-    gathered = gather(home, names(workload), names(submission), clock)
+    gathered = gather(home, names_in(workload), names_in(submission), clock)
     _deliver(gathered, form, table, output)
-
-
-def names(text: str | None) -> list[str]:
-    """Return the names in a list with commas."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def _check(output: Path | None, folder: bool) -> None:

@@ -92,7 +92,8 @@ class Bytes(click.ParamType[int]):
     "--workload",
     type=WorkloadName(),
     required=True,
-    help="See `bench list workloads`; @SUITE for a whole suite.",
+    metavar="W,@SUITE,…",
+    help="See `bench list workloads` and `suites`.",
 )
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), help="The run's seed. [default: 0]")
 @click.option("--seeds", type=click.IntRange(1, 10_000), metavar="K", help="K runs, seeds 0 … K-1.")
@@ -158,7 +159,7 @@ def run(
     from harness.cli.display import make_display
     from harness.data_files import require
     from harness.run import Request, carry_out, plan
-    from harness.suites import MARK, workloads_named
+    from harness.suites import may_be_several, workloads_named
 
     home = results_home(results)
     check_writable(home)
@@ -180,7 +181,7 @@ def run(
         for name in workloads_named(workload)
     ]
     require(chosen.card for chosen in plans)
-    several = seeds is not None or workload.startswith(MARK)
+    several = seeds is not None or may_be_several(workload)
     chosen_seeds = range(seeds) if seeds is not None else [seed or 0]
     display = make_display(home, clock, runs=len(plans) * len(chosen_seeds))
     warnings = (text for one in plans for text in (*one.resolved.warnings, *one.card.warnings))

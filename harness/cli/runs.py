@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from harness.cli.parameters import results_option
+from harness.cli.parameters import CommandGroup, results_option
 from harness.cli.run_names import RunName, find_run
 from harness.errors import UsageError
 from harness.home import results_home
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def runs() -> None:
     """Look after the run directories."""
 

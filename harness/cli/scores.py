@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness import wording
 from harness.cli import tables
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.errors import UsageError, one_of
 from harness.spec import ClockKind
+from harness.table_text import Column, filled
 
 if TYPE_CHECKING:
     from harness.interop.algoperf.imports import Import
@@ -69,12 +71,14 @@ class Selection:
     exclude: tuple[str, ...]
     relative_to: str | None
 
-    def refuse_but_for(self, score: str) -> None:
-        """Raise UsageError where an option is given that belongs to this score alone."""
+    def refuse_options(self) -> None:
+        """Raise UsageError where an option is given that belongs to AlgoPerf's score alone."""
         for name in ("rule", "targets", "from_import", "exclude", "relative_to"):
             if getattr(self, name):
                 option = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{option} belongs to a score. Add --score {score}.")
+                raise UsageError(
+                    f"{option} belongs to --score algoperf. Give that, or leave it out."
+                )
 
     @property
     def of_imports(self) -> str | None:
@@ -253,8 +257,8 @@ def _notes(table: _Table) -> list[str]:
 
 
 _FIELDS = (
-    *("rank", "submission", "score", "score_low", "score_high", "rank_low", "rank_high", "group"),
-    *("studies", "relative_time", "profile", "times_s", "not_run"),
+    *("rank", "rank_low", "rank_high", "tied_group", "submission", "score", "score_low"),
+    *("score_high", "studies", "relative_time", "profile", "times_s", "not_run"),
     *("import", "ruleset", "targets", "rule", "tuning_effort", "machine_class", "clock"),
     "workload_versions",
 )
@@ -267,7 +271,7 @@ def _row(table: _Table, standing: "Standing") -> dict[str, Any]:
 def _print_table(table: _Table, found: "Sequence[Standing]", form: Format) -> None:
     click.echo(f"### {table.title}\n" if form == "md" else table.title)
     rows = [_for_people(standing, len(table.pool.workloads)) for standing in found]
-    shown = [column for column in _COLUMNS if any(row[column.field] for row in rows)]
+    shown = filled(_COLUMNS, rows)
     tables.print_rows(rows, shown, form)
     for note in ["", *_notes(table), _sentence(found)]:
         click.echo(note)
@@ -285,10 +289,8 @@ def _for_people(standing: "Standing", workloads: int) -> dict[str, str]:
     return {
         "rank": str(standing.rank),
         "submission": standing.submission,
-        "score": f"{standing.score:.4f}",
-        "interval": ""
-        if standing.score_low is None
-        else f"{standing.score_low:.3f}–{standing.score_high:.3f}",
+        "score": wording.score(standing.score),
+        "interval": wording.score_interval(standing.score_low, standing.score_high),
         "ranks": "" if standing.rank_low is None else f"{standing.rank_low}–{standing.rank_high}",
         "fastest": within(1.0),
         "twice": within(2.0),
@@ -322,7 +324,8 @@ def _sentence(found: "Sequence[Standing]") -> str:
         )
     first = [standing for standing in found if standing.rank == 1]
     names = " and ".join(standing.submission for standing in first)
-    sentence = f"{names} {'comes' if len(first) == 1 else 'come'} first with {first[0].score:.4f}"
+    come = "comes" if len(first) == 1 else "come"
+    sentence = f"{names} {come} first with {wording.score(first[0].score)}"
     level = sum(standing.rank_low == 1 for standing in found) - len(first)
     if level > 0:
         sentence += f"; {level} more may be as good, by what the studies show"

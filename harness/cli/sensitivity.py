@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
-from harness.cli.parameters import WorkloadName, data_dir_option, results_option
+from harness.cli.parameters import WorkloadName, data_dir_option, names_in, results_option
 from harness.cli.run import check_writable
 from harness.cli.tables import Format, format_option
 from harness.errors import UsageError
@@ -50,7 +50,7 @@ MODELS_UNTRAINED = 3  # at most: whose mean metric is the value of no training
 @click.option("--plot", "picture", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Draw it to a .png, .svg or .pdf (needs the extra `plots`).",
 )  # fmt: skip
-@format_option("table", "json", "csv")
+@format_option("table", "json", "csv", "md")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and how long it would take.")
 @data_dir_option
 @results_option
@@ -84,13 +84,15 @@ def sensitivity(
       bench sensitivity -s adamw,lion -w resnet --decades 4 --seeds 3 --plot rates.svg
       bench sensitivity -s sgd -w mlp --hyperparameter momentum --low 0.1 --high 1
 
-    Exit codes: 0; 2 usage; 4 some runs crashed or could not be made; 130 interrupted.
+    Exit codes: 0 every run ended by itself; 2 usage; 4 a run crashed, ran out of memory, hung or
+    could not be made; 130 interrupted.
     """  # noqa: D301 - click reads the backspace
     from harness import catalogue
     from harness.cli.sensitivity_report import Report, print_report
     from harness.cli.sweep_display import carry_out
     from harness.data_files import require
     from harness.judging.sensitivity import sensitivity as figures_of
+    from harness.reports.writing import check_picture, write_whole
     from harness.sweeps.local import LocalExecutor, local_slots
     from harness.sweeps.sensitivity import axis, factors, rates_of, sensitivity_jobs
 
@@ -98,9 +100,7 @@ def sensitivity(
     tried = factors(*_range(decades, low, high), points)
     axes = [axis(name, card, hyperparameter, settings, tried) for name in _split(submission)]
     if picture is not None:
-        from harness.cli.sensitivity_plot import check_drawable
-
-        check_drawable(picture)
+        check_picture(picture)
     home = results_home(results)
     check_writable(home)
     require([card])
@@ -121,8 +121,8 @@ def sensitivity(
     if picture is not None:
         from harness.cli.sensitivity_plot import draw
 
-        draw(reports, card, untrained, picture)
-        click.echo(f"Drawn: {picture}", err=True)
+        write_whole(picture, draw(reports, card, untrained, check_picture(picture)))
+        click.echo(f"Written to {picture}.", err=True)
     if missing:
         click.echo(
             f"{missing} of {len(planned)} runs failed, and their values are left out. "
@@ -133,7 +133,7 @@ def sensitivity(
 
 
 def _split(submissions: str) -> list[str]:
-    names = [name.strip() for name in submissions.split(",") if name.strip()]
+    names = names_in(submissions)
     if not names:
         raise UsageError("Name a submission: -s adamw, or -s adamw,lion to compare.")
     return names

@@ -1,46 +1,22 @@
 """The picture of `bench sensitivity`: time to target and metric against the hyperparameter."""
 
-import importlib.util
+import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cards import WorkloadCard
 from harness.cli.sensitivity_report import Report
-from harness.cli.wording import target_words
-from harness.errors import UsageError
+from harness.wording import target_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = (".png", ".svg", ".pdf")
 SIZE_INCHES = (6.4, 6.4)
 DOTS_PER_INCH = 150
 
 
-def check_drawable(path: Path) -> None:
-    """Find out before the first run whether the picture can be drawn.
-
-    Raises:
-        UsageError: no such format, no such folder, or matplotlib is not installed.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"--plot {path} ends in none of {', '.join(FORMATS)}. Name it so.")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"--plot {path}: there is no folder {path.absolute().parent}. Make it.")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError(
-            "--plot needs the package matplotlib. Install it: `pip install matplotlib`, or the "
-            "extra: `pip install -e '.[plots]'`."
-        )
-
-
-def draw(reports: Sequence[Report], card: WorkloadCard, untrained: float, path: Path) -> None:
-    """Write the picture: a line a submission, a dot a run.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
+def draw(reports: Sequence[Report], card: WorkloadCard, untrained: float, form: str) -> bytes:
+    """Return the picture in a format of Matplotlib's: a line a submission, a dot a run."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a screen
 
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
@@ -65,10 +41,9 @@ def draw(reports: Sequence[Report], card: WorkloadCard, untrained: float, path: 
     metrics.set(ylabel=f"best {card.metric.name}", xlabel=", ".join(swept))
     metrics.legend(fontsize="small")
     figure.suptitle(f"{card.name} v{card.version}")
-    try:
-        figure.savefig(path, dpi=DOTS_PER_INCH)
-    except OSError as error:
-        raise UsageError(f"--plot {path} cannot be written: {error}.") from None
+    picture = io.BytesIO()
+    figure.savefig(picture, format=form, dpi=DOTS_PER_INCH)
+    return picture.getvalue()
 
 
 def _draw_times(axes: "Axes", report: Report, colour: str) -> None:

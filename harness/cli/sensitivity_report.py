@@ -11,10 +11,11 @@ import click
 from harness.cards import WorkloadCard
 from harness.cli import tables
 from harness.cli.curve import plot
-from harness.cli.tables import Column, Format
-from harness.cli.wording import metric_value, target_words
+from harness.cli.tables import Format
 from harness.judging.sensitivity import NEAR_BEST, Rate, Sensitivity, Span
 from harness.sweeps.sensitivity import Axis
+from harness.table_text import Column
+from harness.wording import metric_value, target_words
 
 CHART_HEIGHT = 6
 BUDGET = 1.0  # the share of itself
@@ -48,14 +49,22 @@ def print_report(
     if form == "csv":
         tables.print_rows(rows, _COLUMNS, form)
         return
-    click.echo(f"{card.name} v{card.version}: {target_words(card.metric)}")
+    title = f"{card.name} v{card.version}: {target_words(card.metric)}"
+    click.echo(f"### {title}\n" if form == "md" else title)
     click.echo(f"untrained {metric_value(untrained)}\n")
     people = [row | {"reached": f"{row['reached']}/{row['runs']}"} for row in rows]
     tables.print_rows(people, _COLUMNS, form)
     for report in reports:
         click.echo()
-        for line in _told(report, card):
-            click.echo(line)
+        name, figures = report.axis.submission, report.figures
+        if figures is None:
+            click.echo(f"{name}: fewer than two values have all their runs, so no figures.")
+            continue
+        if form == "md":
+            lines = [f"{name}:", "", *(f"- {line}" for line in _told(report, figures, card))]
+        else:
+            lines = [*_drawn(report, figures), *_told(report, figures, card)]
+        click.echo("\n".join(lines))
 
 
 def rate_rows(report: Report, card: WorkloadCard) -> list[dict[str, Any]]:
@@ -104,18 +113,21 @@ def _figures_row(report: Report) -> dict[str, Any]:
     }
 
 
-def _told(report: Report, card: WorkloadCard) -> list[str]:
-    name, figures = report.axis.submission, report.figures
-    if figures is None:
-        return [f"{name}: fewer than two values have all their runs, so there are no figures."]
+def _drawn(report: Report, figures: Sensitivity) -> list[str]:
     of = report.axis.hyperparameter
     points = [(math.log10(rate.value), rate.trial.share_of_budget) for rate in report.rates]
     ends = (math.log10(figures.low), math.log10(figures.high))
     words = (f"{of} {figures.low:.3g}", f"{figures.high:.3g}")
-    wide = f"over {_decades(ends[1] - ends[0])}"
-    lines = [
-        f"{name}, restricted mean time ÷ budget",
+    return [
+        f"{report.axis.submission}, restricted mean time ÷ budget",
         *plot(points, BUDGET, ends, words, height=CHART_HEIGHT),
+    ]
+
+
+def _told(report: Report, figures: Sensitivity, card: WorkloadCard) -> list[str]:
+    of = report.axis.hyperparameter
+    wide = f"over {_decades(math.log10(figures.high / figures.low))}"
+    lines = [
         f"best {of}: {figures.best:.3g}{_beside(report.axis.present, figures.best)}",
         f"reaches the target {_width(figures.reaches)}",
         f"reaches it within {NEAR_BEST:g} × the best time {_width(figures.near_best)}",

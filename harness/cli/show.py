@@ -7,15 +7,17 @@ from typing import Any
 import click
 import msgspec
 
-from harness.cli import tables, wording
+from harness import wording
+from harness.cli import tables
 from harness.cli.curve import curve
 from harness.cli.parameters import results_option
 from harness.cli.run_names import RunName, find_run
-from harness.cli.tables import Column, Format
+from harness.cli.tables import Format
 from harness.errors import UsageError
 from harness.home import results_home
 from harness.records.record import RunDetail, RunRecord, read_run
 from harness.records.run_directory import RunDirectory
+from harness.table_text import Column
 
 OUTPUT_LINES = 20
 EVALUATIONS_AT_EACH_END = 5
@@ -97,10 +99,10 @@ def _summary(detail: RunDetail, live: bool) -> list[tuple[str, str]]:
     record = detail.record
     fields = [
         ("run", record.run_id),
-        ("set up", tables.moment(_created(detail))),
+        ("set up", wording.moment(_created(detail))),
         ("reason", "it is still running" if live else record.reason),
         ("tainted", "; ".join(record.tainted)),
-        ("hyperparameters", tables.point(record.hyperparameters)),
+        ("hyperparameters", wording.point(record.hyperparameters)),
         ("tuning effort", record.tuning_effort),
         ("seed", str(record.seed)),
         ("time", _seconds(record.time_to_target_s)),
@@ -112,9 +114,9 @@ def _summary(detail: RunDetail, live: bool) -> list[tuple[str, str]]:
         ("budget", _seconds(detail.spec.budget_ns / 1e9)),
         ("pace", _with_unit(record.pace_s * 1e3, "ms a reference step")),
         ("drift", "" if record.drift is None else f"{record.drift:+.1%}"),
-        ("steps", tables.count(record.steps)),
-        ("examples", tables.count(record.examples)),
-        ("model passes", tables.count(record.model_passes)),
+        ("steps", wording.count(record.steps)),
+        ("examples", wording.count(record.examples)),
+        ("model passes", wording.count(record.model_passes)),
         ("throughput", _with_unit(record.throughput_examples_per_s, "examples/s")),
         ("", _with_unit(record.throughput_passes_per_s, "model passes/s")),
         ("target", wording.target_words(detail.spec.workload.metric)),
@@ -163,9 +165,9 @@ def _print_evaluations(detail: RunDetail) -> None:
 
 _EVALUATION_COLUMNS = [
     Column(field="index", header="evaluation", number=True),
-    Column(field="elapsed_s", header="time, s", text=tables.significant, number=True),
-    Column(field="steps", header="steps", text=tables.count, number=True),
-    Column(field="model_passes", header="model passes", text=tables.count, number=True),
+    Column(field="elapsed_s", header="time, s", text=wording.significant, number=True),
+    Column(field="steps", header="steps", text=wording.count, number=True),
+    Column(field="model_passes", header="model passes", text=wording.count, number=True),
     Column(field="value", header="metric", text=wording.metric_value, number=True),
     Column(field="remark", header=""),
 ]
@@ -192,7 +194,7 @@ def _telemetry(detail: RunDetail) -> list[tuple[str, str]]:
         if name.endswith("_bytes") and not isinstance(figure, str):
             fields.append((name.removesuffix("_bytes"), wording.size(figure)))
         else:
-            fields.append((name, tables.plain(figure)))
+            fields.append((name, wording.plain(figure)))
     return fields
 
 
@@ -212,7 +214,7 @@ def _flat(content: Mapping[str, object], prefix: str = "") -> list[tuple[str, st
         if isinstance(value, dict):
             fields += _flat(value, f"{prefix}{name}.")
         elif value not in (None, [], ""):
-            fields.append((f"{prefix}{name}", tables.plain(value)))
+            fields.append((f"{prefix}{name}", wording.plain(value)))
     return fields
 
 
@@ -226,7 +228,7 @@ def _seconds(value: float | None, remark: str = "") -> str:
 
 
 def _with_unit(value: float | None, unit: str) -> str:
-    return "" if value is None else f"{tables.significant(value)} {unit}"
+    return "" if value is None else f"{wording.significant(value)} {unit}"
 
 
 def _created(detail: RunDetail) -> datetime.datetime:

@@ -10,7 +10,7 @@ import click
 
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_RUN_ENDED_OTHERWISE
 from harness.cli.executors import executor_options
-from harness.cli.parameters import data_dir_option, results_option
+from harness.cli.parameters import data_dir_option, names_in, results_option
 from harness.cli.run import MAX_SEED, Paces, check_writable, orderly_interrupt
 from harness.counters import MAX_RANKS
 from harness.errors import UsageError
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 @click.option("-s", "--submission", metavar="A,B,…", help="Who takes part.")
 @click.option("-w", "--workload", metavar="W,@SUITE,…", help="On which workloads.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), metavar="K", help="Runs of each pair.")
-@click.option("--first-seed", type=click.IntRange(0, MAX_SEED), help="[default: 0]")
+@click.option(
+    "--first-seed", type=click.IntRange(0, MAX_SEED), help="The first of the seeds. [default: 0]"
+)
 @click.option("--ruleset", metavar="NAME", help="external or self-tuning, AlgoPerf's; also -v0.5.")
 @click.option("--trials", type=click.IntRange(1, 10_000), metavar="K", help="Points of a study.")
 @click.option("--studies", type=click.IntRange(1, 1000), metavar="M", help="Repetitions.")
-@click.option("--budget", type=Paces(), metavar="PACES", help="[default: the workloads' own]")
+@click.option("--budget", type=Paces(), metavar="PACES",
+    help="Give up after so many reference steps' time. [default: the workloads' own]",
+)  # fmt: skip
 @click.option(
     "--nproc", type=click.IntRange(1, MAX_RANKS), metavar="N",
     help="Train each run in N processes that divide its batches. [default: 1]",
@@ -136,11 +140,7 @@ def _asked(
             "Say what to run: -s A,B -w W,@SUITE, or a file. See `bench sweep --help`."
         )
     fields = options | {
-        "submissions": [{"submission": name} for name in _split(submissions)],
-        "workloads": _split(workloads),
+        "submissions": [{"submission": name} for name in names_in(submissions)],
+        "workloads": names_in(workloads),
     }
     return parse_struct(fields, SweepFile, "sweep")
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

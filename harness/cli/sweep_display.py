@@ -13,12 +13,12 @@ from rich.text import Text
 
 from harness.cli import EXIT_INTERRUPTED, EXIT_OK
 from harness.cli.run import orderly_interrupt
-from harness.cli.wording import OUTCOME_WORDS, metric_value, seconds
 from harness.sweeps.execution import Executor, Lost
 from harness.sweeps.jobs import Job
 from harness.sweeps.status import FAILED, Retry, Standing
 from harness.sweeps.status import standing as status
 from harness.sweeps.worker import Began, Finished, Measured, Refused, Report, Said
+from harness.wording import OUTCOME_WORDS, metric_value, seconds
 
 REFRESH_HZ = 2
 REASONS_SHOWN = 5

@@ -10,11 +10,7 @@ from typing import Any, Literal
 import click
 
 from harness.table_text import Column, Row, cell, csv_text, json_text, markdown
-from harness.wording import MIB, MISSING, count, mebibytes, moment, plain, point, significant
-
-__all__ = ["MIB", "MISSING", "Column", "Format", "Row", "cell", "count", "format_option"]
-__all__ += ["mebibytes", "moment", "plain", "point", "print_fields", "print_frame", "print_json"]
-__all__ += ["print_rows", "significant"]
+from harness.wording import plain
 
 Format = Literal["table", "json", "csv", "md"]
 _GAP = 2  # characters between columns
@@ -23,13 +19,15 @@ _LONGEST_WORD = 20  # characters; a longer one may be broken
 
 def format_option(*formats: Format) -> Callable[[Any], Any]:
     """Return the option --format with the formats a command knows."""
+    whole = [form for form in formats if form in ("json", "csv")]
+    carry = "carry" if len(whole) > 1 else "carries"
     return click.option(
         "--format",
         "form",
         type=click.Choice(formats),
         default="table",
         show_default=True,
-        help="How to print it; all but the table carry every field, unrounded.",
+        help=f"How to print it; {' and '.join(whole)} {carry} every field, unrounded.",
     )
 
 

@@ -33,7 +33,9 @@ TRIALS_SHOWN = 10
 
 @click.command()
 @click.option("-s", "--submission", type=SubmissionName(), required=True, help="A name.")
-@click.option("-w", "--workload", type=WorkloadName(), required=True, help="A workload, or @SUITE.")
+@click.option("-w", "--workload", type=WorkloadName(), required=True, metavar="W,@SUITE,…",
+    help="On which workloads.",
+)  # fmt: skip
 @click.option(
     "--trials", type=click.IntRange(2, 10_000), default=16, show_default=True, metavar="K",
     help="Points to try on each workload, its present one first.",

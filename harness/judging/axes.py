@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.spec import ClockKind
+from harness.spec import TIME_FIELDS, ClockKind
 
 Run = Mapping[str, Any]
 
@@ -54,8 +54,7 @@ def counted(runs: Iterable[Run]) -> list[Run]:
 def time_s(run: Run, clock: ClockKind) -> tuple[float, bool]:
     """Return the time to target and True, or the time when the run was censored and False."""
     if run["outcome"] == "reached":
-        column = "time_to_target_s" if clock == "cold" else "time_without_compile_s"
-        return run[column], True
+        return run[TIME_FIELDS[clock]], True
     # Whatever ended the run, it will never reach the target within its budget; on the warm
     # clock the budget ends sooner, by what the run spent on compilation.
     return run["budget_s"] - (run["compile_s"] or 0.0 if clock == "warm" else 0.0), False

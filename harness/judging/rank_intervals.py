@@ -27,7 +27,7 @@ class RankIntervals:
 
     low: list[int]
     high: list[int]
-    group: list[int]  # 1 for the best; no interval of one group overlaps one of another
+    tied_group: list[int]  # 1 for the best; no interval of one group overlaps one of another
 
 
 def rank_intervals(
@@ -60,7 +60,7 @@ def rank_intervals(
         margin = _margins(noise, sizes, entry, confidence)
         low.append(1 + int(np.sum(-lead > margin)))
         high.append(entries - int(np.sum(lead > margin)))
-    return RankIntervals(low=low, high=high, group=tied_groups(low, high))
+    return RankIntervals(low=low, high=high, tied_group=tied_groups(low, high))
 
 
 def tied_groups(low: Sequence[int], high: Sequence[int]) -> list[int]:

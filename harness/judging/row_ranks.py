@@ -41,7 +41,7 @@ def of_medians(samples: Sequence[Sequence[float] | None]) -> list[dict[str, Any]
         [len(column) for column in columns],
     )
     for position, low, high, group in zip(
-        known, intervals.low, intervals.high, intervals.group, strict=True
+        known, intervals.low, intervals.high, intervals.tied_group, strict=True
     ):
         found[position] = {"rank_low": low, "rank_high": high, "tied_group": group}
     return found

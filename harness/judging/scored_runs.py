@@ -15,7 +15,7 @@ from typing import Any
 from harness import catalogue
 from harness.judging.axes import counted
 from harness.judging.performance_profile import Pool
-from harness.spec import ClockKind
+from harness.spec import TIME_FIELDS, ClockKind
 
 _COLUMNS = (
     *("run_id", "submission", "source_sha256", "hyperparameters", "tuning_effort"),
@@ -141,7 +141,7 @@ def _study_times(
 def _seconds(run: Run, clock: ClockKind) -> float:
     if run["outcome"] != "reached":
         return math.inf
-    return float(run["time_to_target_s" if clock == "cold" else "time_without_compile_s"])
+    return float(run[TIME_FIELDS[clock]])
 
 
 def _entries(runs: Sequence[Run]) -> dict[str, _Entry]:

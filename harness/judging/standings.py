@@ -25,13 +25,13 @@ class Standing:
     """A submission's row; an interval is None where `no_intervals` says why."""
 
     rank: int  # equal scores share one
+    rank_low: int | None
+    rank_high: int | None
+    tied_group: int | None  # entries of one group are not told apart
     submission: str
     score: float
     score_low: float | None
     score_high: float | None
-    rank_low: int | None
-    rank_high: int | None
-    group: int | None  # entries of one group are not told apart
     studies: int
     relative_time: float | None  # geometric mean of time over the reference's
     profile: list[float]  # ρ on `performance_profile.TAUS`
@@ -53,7 +53,7 @@ class _Intervals:
     score_high: Array
     rank_low: list[int]
     rank_high: list[int]
-    group: list[int]
+    tied_group: list[int]
 
 
 def standings(pool: Pool, reference: Reference | None = None) -> list[Standing]:
@@ -78,7 +78,7 @@ def standings(pool: Pool, reference: Reference | None = None) -> list[Standing]:
             score_high=float(intervals.score_high[row]) if intervals else None,
             rank_low=intervals.rank_low[row] if intervals else None,
             rank_high=intervals.rank_high[row] if intervals else None,
-            group=intervals.group[row] if intervals else None,
+            tied_group=intervals.tied_group[row] if intervals else None,
             studies=pool.studies(submission),
             relative_time=None if np.isnan(relative[row]) else float(relative[row]),
             profile=[float(share) for share in shares[row]],
@@ -144,7 +144,7 @@ def _intervals(pool: Pool, scored: Array) -> _Intervals:
         score_high=np.clip(high, 0.0, 1.0),
         rank_low=found.low,
         rank_high=found.high,
-        group=found.group,
+        tied_group=found.tied_group,
     )
 
 

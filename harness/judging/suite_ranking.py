@@ -167,7 +167,7 @@ def _rank_intervals(scores: Sequence[Score | None]) -> list[dict[str, int | None
         [one.degrees + 1 for one in known.values()],
     )
     for position, low, high, group in zip(
-        known, intervals.low, intervals.high, intervals.group, strict=True
+        known, intervals.low, intervals.high, intervals.tied_group, strict=True
     ):
         found[position] = {"rank_low": low, "rank_high": high, "tied_group": group}
     return found

@@ -29,27 +29,20 @@ class RestrictedMean:
     why: str = ""
 
 
-def kaplan_meier(times: Iterable[tuple[float, bool]]) -> list[tuple[float, float]]:
-    """Return the share that has not reached the target after each time at which some do.
-
-    Kaplan & Meier, "Nonparametric Estimation from Incomplete Observations", JASA 53, 1958. A run
-    censored at a time at which others reach the target counts as one that had not reached it.
-    """
-    return [(time, of / whole) for time, of, whole in _curve(times)]
-
-
 def kaplan_meier_median(times: Iterable[tuple[float, bool]]) -> float | None:
     """Return the smallest time by which half have reached the target, None if none is.
 
     Without censored runs this is the lower median.
     """
-    return next((time for time, of, whole in _curve(times) if 2 * of <= whole), None)
+    return next((time for time, of, whole in kaplan_meier(times) if 2 * of <= whole), None)
 
 
-def _curve(times: Iterable[tuple[float, bool]]) -> Iterator[tuple[float, int, int]]:
-    """Yield the Kaplan–Meier curve; the share is of ÷ whole, exact.
+def kaplan_meier(times: Iterable[tuple[float, bool]]) -> Iterator[tuple[float, int, int]]:
+    """Yield each time at which some reach the target, and the share that has not done so after it.
 
-    A half reached by rounding would be another median.
+    The share is the second figure ÷ the third, exact: a half by rounding would be another median.
+    Kaplan & Meier, "Nonparametric Estimation from Incomplete Observations", JASA 53, 1958. A run
+    censored at a time at which others reach the target counts as one that had not reached it.
     """
     ordered = sorted(times)
     at_risk = since = len(ordered)
@@ -108,33 +101,12 @@ def restricted_mean(times: Times, horizon: float) -> RestrictedMean:
 
 def _area(times: Times, horizon: float) -> float:
     area, since, surviving = 0.0, 0.0, 1.0
-    for time, of, whole in _curve(times):
+    for time, of, whole in kaplan_meier(times):
         if time >= horizon:
             break
         area += surviving * (time - since)
         since, surviving = time, of / whole
     return area + surviving * (horizon - since)
-
-
-def log_rank(times: Times, others: Times) -> float:
-    """Return the two-sided p of the log-rank test that two samples reach the target alike.
-
-    Mantel 1966, as scipy has it; without a run that reached there is nothing to tell apart: 1.
-    """
-    if not any(reached for _, reached in (*times, *others)):
-        return 1.0
-    from scipy import stats  # a second of import: for comparisons, never for a leaderboard
-
-    return float(stats.logrank(*(_censored_data(sample) for sample in (times, others))).pvalue)
-
-
-def _censored_data(times: Times) -> "object":
-    from scipy import stats
-
-    return stats.CensoredData(
-        uncensored=[time for time, reached in times if reached],
-        right=[time for time, reached in times if not reached],
-    )
 
 
 @functools.cache
@@ -163,4 +135,5 @@ def _log_share(n: int, k: int) -> float:
 def _between(outer: float, inner: float, weight: float) -> float:
     if BEYOND in (outer, inner):
         return outer
-    return (1 - weight) * outer + weight * inner
+    mixed = outer + weight * (inner - outer)
+    return min(max(mixed, min(outer, inner)), max(outer, inner))  # not beyond by rounding

@@ -47,11 +47,12 @@ def looks(submissions: Iterable[str]) -> dict[str, Look]:
     of two with one place the later in the alphabet takes the next one that is free.
     """
     names = sorted(set(submissions))
-    places = len(LIGHT) * len(MARKERS)
+    # As many rounds of the colours as are needed, the plain markers first.
+    places = len(LIGHT) * min(len(MARKERS), -(-len(names) // len(LIGHT)))
     taken: set[int] = set()
     found: dict[str, Look] = {}
     for name in names:
-        place = _own_place(name, len(names))
+        place = _own_place(name, places)
         if len(taken) < places:
             while place in taken:
                 place = (place + 1) % places
@@ -60,11 +61,9 @@ def looks(submissions: Iterable[str]) -> dict[str, Look]:
     return found
 
 
-def _own_place(name: str, submissions: int) -> int:
-    """Hash into as many rounds of the colours as are needed, the plain markers first."""
-    rounds = min(len(MARKERS), -(-submissions // len(LIGHT)))
+def _own_place(name: str, places: int) -> int:
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8]) % (rounds * len(LIGHT))
+    return int.from_bytes(digest[:8]) % places
 
 
 def dash(effort: str, efforts: Sequence[str]) -> int:

@@ -8,8 +8,8 @@ from harness.reports.gathering import Gathered
 from harness.reports.profiles import performance_profiles
 from harness.reports.suite import COLUMNS, score_cells, scores
 from harness.reports.tables import Table, group_cells, shown_columns, tables
-from harness.table_text import Column, csv_text, json_text, markdown
-from harness.wording import counted
+from harness.table_text import Column, csv_text, filled, json_text, markdown
+from harness.wording import counted, score
 
 
 def csv_files(made: Sequence[Table]) -> dict[str, str]:
@@ -92,7 +92,7 @@ def _scores(gathered: Gathered) -> list[str]:
     blocks = []
     for group in made.groups:
         cells = score_cells(group)
-        columns = [column for column in COLUMNS if any(row[column.field] for row in cells)]
+        columns = filled(COLUMNS, cells)
         title = (
             f"## Score over {counted(len(made.workloads), 'workload')}, tuning effort: "
             f"{group[0]['tuning_effort']}\n\n{group[0]['machine_class']}"
@@ -105,14 +105,14 @@ def _profiles(gathered: Gathered) -> list[str]:
     blocks = []
     for profile in performance_profiles(gathered):
         rows = [
-            {"submission": name, "score": score, "run on": f"{ran} of {len(profile.workloads)}"}
-            for name, score, ran in zip(
+            {"submission": name, "score": scored, "run on": f"{ran} of {len(profile.workloads)}"}
+            for name, scored, ran in zip(
                 profile.entries, profile.scores, profile.run_on, strict=True
             )
         ]
         columns = [
             Column(field="submission", header="submission"),
-            Column(field="score", header="AlgoPerf score", text="{:.3f}".format, number=True),
+            Column(field="score", header="AlgoPerf score", text=score, number=True),
             Column(field="run on", header="workloads run", number=True),
         ]
         title = (

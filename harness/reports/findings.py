@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from harness.judging.bootstrap import FEWEST_RUNS
 from harness.reports.gathering import Gathered, Row, Section
-from harness.reports.ranked_rows import shown_apart
+from harness.reports.ranked_rows import ahead_of
 from harness.wording import count, counted, significant, target_words
 
 
@@ -53,13 +53,8 @@ def _finding(effort: str, rows: Sequence[Row]) -> Finding | None:
     sentence = f"in {significant(time_s)} s ({_sample(first)})"
     others = [row for row in ranked if row.submission != first.submission]
     if others and others[0].figures["time_s"] > time_s:
-        ratio = others[0].figures["time_s"] / time_s
         second = others[0]
-        sentence += (
-            f", {significant(ratio)} times faster than {second.submission} ({_sample(second)})"
-        )
-        if shown_apart(first.figures, second.figures) is False:
-            sentence += "; so few runs do not show that it is"
+        sentence += f", {ahead_of(first.figures, second.figures, f' ({_sample(second)})')}"
     return Finding(effort=effort, submission=first.submission, sentence=f"{sentence}.")
 
 

@@ -23,7 +23,7 @@ from harness.judging.axes import counted
 from harness.judging.leaderboard import ROW, leaderboard
 from harness.records import index
 from harness.records.run_directory import RunDirectory
-from harness.spec import ClockKind, RunSpec
+from harness.spec import TIME_FIELDS, ClockKind, RunSpec
 from harness.suites import MARK, workloads_named
 
 UNLISTED = "unlisted"  # the kind of a submission without a card
@@ -193,10 +193,9 @@ def kinds_of(submission: str) -> tuple[str, ...]:
 def _runs(home: Path, clock: ClockKind) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
     """Return every run by the row that it belongs to, `time_s` being the time that counts."""
     sql = f"SELECT {', '.join((*ROW, *_RUN))} FROM runs ORDER BY run_id"  # noqa: S608 - our own names
-    column = "time_without_compile_s" if clock == "warm" else "time_to_target_s"
     grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in index.query(home, sql).to_dicts():
-        grouped.setdefault(_key(run, ROW), []).append(run | {"time_s": run[column]})
+        grouped.setdefault(_key(run, ROW), []).append(run | {"time_s": run[TIME_FIELDS[clock]]})
     return grouped
 
 
@@ -255,12 +254,9 @@ def _full_names(text: str, measured: set[str]) -> list[str]:
 
 
 def _nothing(home: Path) -> str:
-    name = next(iter(catalogue.workloads()), "WORKLOAD")
-    submission = next(iter(catalogue.submissions()), "SUBMISSION")
     return (
-        f"Nothing is measured in {home} yet, so there is nothing to report. Run "
-        f"`bench run --workload {name} --submission {submission} --seeds 5`, or name another "
-        f"folder by --results."
+        f"Nothing is measured in {home} yet, so there is nothing to show. Run "
+        f"`{catalogue.first_command()} --seeds 5`, or name another folder by --results."
     )
 
 

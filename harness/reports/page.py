@@ -28,9 +28,18 @@ from harness.reports.provenance import Origin, environments, origin
 from harness.reports.suite import COLUMNS, score_cells, scores
 from harness.reports.tables import group_cells, pareto_rows, shown_columns
 from harness.reports.telemetry import representative_telemetry
-from harness.table_text import Column
+from harness.table_text import Column, filled
 from harness.table_text import cell as cell_text
-from harness.wording import count, counted, metric_value, plain, point, significant, target_words
+from harness.wording import (
+    count,
+    counted,
+    metric_value,
+    plain,
+    point,
+    score,
+    significant,
+    target_words,
+)
 
 if TYPE_CHECKING:
     import jinja2
@@ -80,6 +89,7 @@ def page(gathered: Gathered, made: datetime.datetime, limits: Limits = Limits())
     pareto = pareto_rows(gathered)
     profiles = performance_profiles(gathered)
     suite = scores(gathered)
+    suite_groups = [(group, score_cells(group)) for group in suite.groups]
     appearance = looks(gathered.submissions)
     data = payload(gathered, appearance, curves, telemetry, pareto, profiles)
     parts = _parts(gathered, curves, data)
@@ -91,8 +101,8 @@ def page(gathered: Gathered, made: datetime.datetime, limits: Limits = Limits())
         caveats=caveats(gathered),
         profiles=profiles,
         suite=suite,
-        suite_groups=[(group, score_cells(group)) for group in suite.groups],
-        suite_columns=COLUMNS,
+        suite_groups=suite_groups,
+        suite_columns=filled(COLUMNS, [cells for _, shown in suite_groups for cells in shown]),
         environments=environments(gathered),
         gathered=gathered,
         submissions=_shown_submissions(gathered, appearance),
@@ -227,6 +237,7 @@ def _template() -> "jinja2.Template":
     environment.filters |= {
         "count": count,
         "counted": counted,
+        "score": score,
         "significant": significant,
         "metric": metric_value,
         "point": point,

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import UsageError
@@ -10,12 +9,11 @@ from harness.reports.appearance import DASHES, LIGHT, MARKERS, Look, dash, looks
 from harness.reports.curves import Limits, Points, Series, learning_curves
 from harness.reports.gathering import Gathered, Section
 from harness.reports.profiles import Profile, performance_profiles
-from harness.wording import counted, target_words
+from harness.wording import counted, score, target_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = ("png", "svg", "pdf")
 MOST_PANELS = 12  # a taller picture than that nobody can look at
 
 Abscissa = Literal["time", "steps", "examples", "passes"]
@@ -51,27 +49,6 @@ _STYLE: Any = {  # Matplotlib's own type names every key
     "svg.fonttype": "none",  # text stays text: it can be found and edited
     "svg.hashsalt": "timetrial",  # the same figure is the same file
 }
-
-
-def check_format(path: Path) -> str:
-    """Return the format that a file's name asks for.
-
-    Raises:
-        UsageError: none that can be drawn, or Matplotlib is missing.
-    """
-    form = path.suffix.removeprefix(".").lower()
-    if form not in FORMATS:
-        raise UsageError(
-            f"The picture's name must end in {', '.join(f'.{one}' for one in FORMATS)}, "
-            f"not {path.name!r}."
-        )
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            "Pictures need matplotlib, which is not installed: pip install 'timetrial[plots]'."
-        ) from None
-    return form
 
 
 def plot_curves(gathered: Gathered, abscissa: Abscissa, form: str) -> bytes:
@@ -267,7 +244,7 @@ def _steep(series: Sequence[Series]) -> bool:
 
 
 def _draw_profile(axes: "Axes", profile: Profile, appearance: Mapping[str, Look]) -> None:
-    for name, entry, shares, score in zip(
+    for name, entry, shares, area in zip(
         profile.submissions, profile.entries, profile.shares, profile.scores, strict=True
     ):
         look = appearance[name]
@@ -279,7 +256,7 @@ def _draw_profile(axes: "Axes", profile: Profile, appearance: Mapping[str, Look]
             marker=MARKERS[look.marker][1],
             markersize=4,
             markevery=20,
-            label=verbatim(f"{entry} ({score:.3f})"),
+            label=verbatim(f"{entry} ({score(area)})"),
         )
     axes.set(xlabel="τ: times the fastest one's time", ylabel="share of workloads")
     axes.set_xlim(1, profile.taus[-1])

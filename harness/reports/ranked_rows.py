@@ -1,13 +1,14 @@
 """What the tables of rankings share: who a row is, its rank, whom it is tied with."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.judging.bootstrap import FEWEST_RUNS
 from harness.judging.row_ranks import MOST_ROWS
 from harness.table_text import Column
-from harness.wording import point
+from harness.wording import point, significant
 
 Row = Mapping[str, Any]
 
@@ -22,12 +23,22 @@ NAME_COLUMNS = [
     Column(field="source", header="source"),
 ]
 
+_LEVEL = 1.005  # a ratio below reads 1.00
 _NAMED = 4  # rows in a sentence
 
 
-def place(row: Row, within: Sequence[str]) -> tuple[Any, ...]:
-    """Return what rows that are ranked together have in common."""
-    return tuple(row[name] for name in within)
+def with_point(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with its hyperparameters as an object, not as the text that frames hold."""
+    text = row["hyperparameters"]
+    return row | {"hyperparameters": None if text is None else json.loads(text)}
+
+
+def groups(rows: Iterable[dict[str, Any]], within: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """Return the rows that are ranked together, those alike in the fields `within`, in order."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in within), []).append(row)
+    return list(found.values())
 
 
 def rank(row: Row, group: Sequence[Row]) -> dict[str, str]:
@@ -93,6 +104,15 @@ def about_few_runs(group: Sequence[Row], runs: str = "runs") -> list[str]:
     named = [f"{row['submission']} ({row[runs]})" for row in few[:_NAMED]]
     more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
     return [f"No interval from fewer than {FEWEST_RUNS} runs: {', '.join(named)}{more}."]
+
+
+def ahead_of(first: Row, other: Row, sample: str = "") -> str:
+    """Return how much faster the first row is than another, and whether its runs show that."""
+    name, ratio = f"{other['submission']}{sample}", other["time_s"] / first["time_s"]
+    if ratio < _LEVEL:
+        return f"level with {name}"
+    doubt = "; so few runs do not show that it is" if shown_apart(first, other) is False else ""
+    return f"{significant(ratio)} times faster than {name}{doubt}"
 
 
 def shown_apart(first: Row, other: Row) -> bool | None:

@@ -1,6 +1,5 @@
 """The score over several workloads that no other entry moves, of those that have run them all."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 from harness.judging.suite_ranking import RANKED_WITHIN, suite_scores
 from harness.recipe import REFERENCE_EFFORT
 from harness.reports.gathering import Gathered
-from harness.reports.ranked_rows import NAME_COLUMNS, RANK_COLUMNS, name, rank
+from harness.reports.ranked_rows import NAME_COLUMNS, RANK_COLUMNS, groups, name, rank, with_point
 from harness.table_text import Column
+from harness.wording import score, score_interval
 
 COLUMNS = (
     *RANK_COLUMNS,
@@ -24,15 +24,12 @@ class SuiteScores:
     """Scores over `workloads`; `rows` are `harness.judging.suite_ranking`'s that have one."""
 
     workloads: Mapping[str, int]  # name: version
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[dict[str, Any]]
 
     @property
-    def groups(self) -> list[list[Mapping[str, Any]]]:
+    def groups(self) -> list[list[dict[str, Any]]]:
         """The rows that are ranked together."""
-        groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-        for row in self.rows:
-            groups.setdefault(tuple(row[field] for field in RANKED_WITHIN), []).append(row)
-        return list(groups.values())
+        return groups(self.rows, RANKED_WITHIN)
 
 
 def scores(gathered: Gathered) -> SuiteScores:
@@ -49,7 +46,7 @@ def scores(gathered: Gathered) -> SuiteScores:
     rows: list[dict[str, Any]] = []
     if len(workloads) > 1:
         table = suite_scores(gathered.home, workloads, gathered.clock).to_dicts()
-        rows = [_with_point(row) for row in table if row["score"] is not None]
+        rows = [with_point(row) for row in table if row["score"] is not None]
     shown = gathered.selection.submissions
     if all(row["tuning_effort"] == REFERENCE_EFFORT for row in rows):
         rows = []
@@ -65,15 +62,8 @@ def score_cells(group: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             **rank(row, group),
             **name(row, group),
-            "score": f"{row['score']:.3f}",
-            "interval": ""
-            if row["score_low"] is None
-            else f"{row['score_low']:.3f}–{row['score_high']:.3f}",
+            "score": score(row["score"]),
+            "interval": score_interval(row["score_low"], row["score_high"]),
         }
         for row in group
     ]
-
-
-def _with_point(row: dict[str, Any]) -> dict[str, Any]:
-    point = row["hyperparameters"]
-    return row | {"hyperparameters": None if point is None else json.loads(point)}

@@ -10,7 +10,7 @@ from harness.reports.gathering import Gathered, Row, Section
 from harness.reports.leaderboard_rows import COLUMNS, for_people
 from harness.reports.provenance import environments, origin
 from harness.reports.suite import scores
-from harness.table_text import Column
+from harness.table_text import Column, filled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +58,7 @@ def group_cells(rows: Sequence[Row], most: int | None = None) -> list[dict[str, 
 
 def shown_columns(cells: Sequence[Mapping[str, Any]]) -> list[Column]:
     """Return the leaderboard's columns that have something in them."""
-    return [
-        column
-        for column in COLUMNS
-        if column.field != "front" and any(row[column.field] for row in cells)
-    ]
+    return [column for column in filled(COLUMNS, cells) if column.field != "front"]
 
 
 def pareto_rows(gathered: Gathered) -> list[dict[str, Any]]:

@@ -1,10 +1,13 @@
-"""Writes a report's file so that there is always a whole one: the old or the new."""
+"""Writes reports and pictures so that there is always a whole one: the old or the new."""
 
 import contextlib
+import importlib.util
 import os
 from pathlib import Path
 
 from harness.errors import UsageError
+
+PICTURE_FORMATS = ("png", "svg", "pdf")
 
 
 def check_writable(path: Path) -> None:
@@ -14,9 +17,29 @@ def check_writable(path: Path) -> None:
         UsageError: no such folder, or a folder is in its place.
     """
     if path.is_dir():
-        raise UsageError(f"{path} is a folder. Name a file: -o {path / 'report.html'}.")
+        raise UsageError(f"{path} is a folder. Name a file in it: {path / 'report.html'}, say.")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {path.absolute().parent}.")
+
+
+def check_picture(path: Path) -> str:
+    """Return the format that a picture's name asks for, when it can be drawn and written.
+
+    Raises:
+        UsageError: no such format or folder, or Matplotlib is missing.
+    """
+    form = path.suffix.removeprefix(".").lower()
+    if form not in PICTURE_FORMATS:
+        raise UsageError(
+            f"A picture's name ends in {', '.join(f'.{one}' for one in PICTURE_FORMATS)}, "
+            f"not as {path.name!r} does. Choose one of them."
+        )
+    check_writable(path)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError(
+            "Pictures need matplotlib, which is not installed: pip install 'timetrial[plots]'."
+        )
+    return form
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -124,7 +124,7 @@ RUN = ("run", "-s", "lion", "-w", "resnet")
         (["leaderboard", "--format", "xml"], ["'xml' is not one of 'table', 'json', 'csv', 'md'"]),
         (["show"], ["Missing argument 'RUN'"]),
         (["show", "last"], ["There are no runs in ", "--results DIR"]),
-        (["list", "things"], ["No such command 'things'"]),
+        (["list", "things"], ["After `bench list`, the command 'things' does not exist", "runs"]),
         (["list", "runs", "--limit", "0"], ["0 is not in the range x>=1"]),
         (["list", "runs", "--results", "/dev/null"], ["is a file"]),
         (["query"], ["No SQL is given", "--schema"]),

@@ -94,7 +94,7 @@ def test_a_broken_card_is_silent_in(shell: str, tmp_path: Path) -> None:
 
 def test_commands_and_options_complete(tmp_path: Path) -> None:
     output, _ = complete("bash", "bench r", tmp_path)
-    assert set(offered("bash", output)) == {"run", "runs"}
+    assert set(offered("bash", output)) == {"report", "run", "runs"}
     output, _ = complete("bash", "bench run --see", tmp_path)
     assert set(offered("bash", output)) == {"--seed", "--seeds"}
 

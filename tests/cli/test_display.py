@@ -190,6 +190,8 @@ def test_several_seeds_end_in_mean_and_spread(tmp_path: Path) -> None:
     screen.display.conclusion([detail(run) for run in runs])
     # 3 s and 6 s: mean 4.5, standard deviation 2.12.
     assert "2 of 3 runs reached the target, in 4.5 ± 2.1 s (mean ± sd)" in screen.text()
+    screen.display.conclusion([detail(run) for run in runs[1:]])
+    assert "1 of 2 runs reached the target, in 6 s." in screen.text()
 
 
 def test_a_submission_is_compared_with_the_references_stored_runs(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def written(home: Path, submission: str, count: int, interval_s: float, **change
 @pytest.fixture
 def several(bench: Bench) -> Bench:
     written(bench.home, "sam", 6, 0.5, peak_memory_bytes=250 << 20, energy_j=30.0)
-    written(bench.home, "lion", 6, 0.501, energy_j=20.0)
+    written(bench.home, "lion", 6, 0.505, energy_j=20.0)
     written(bench.home, "muon", 6, 1.5, energy_j=60.0)
     written(bench.home, "adamw", 6, 1.0, tuning_effort="reference", energy_j=40.0)
     return bench
@@ -45,6 +45,12 @@ def test_ties_are_letters_beside_the_intervals_of_ranks(several: Bench) -> None:
     assert "1.51–1.64" in shown
     table = shown[: shown.index("Too narrow")]
     assert max(map(len, table.splitlines())) <= 80
+
+
+def test_times_that_read_alike_are_level(bench: Bench) -> None:
+    written(bench.home, "sam", 6, 0.5)
+    written(bench.home, "lion", 6, 0.501)
+    assert "(median of 6), level with lion.\n" in bench("leaderboard")
 
 
 def test_too_few_runs_have_no_interval_and_the_table_says_so(several: Bench) -> None:

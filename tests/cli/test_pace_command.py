@@ -48,5 +48,7 @@ def test_a_pace_in_words() -> None:
 def test_a_suite_is_a_list() -> None:
     _, out, _ = bench("pace", "-w", "@smoke", "--format", "json")
     assert [row["workload"] for row in json.loads(out)] == workloads_named("@smoke")
+    _, out, _ = bench("pace", "-w", "mlp,mlp/digits", "--format", "json")
+    assert [row["workload"] for row in json.loads(out)] == ["mlp/digits"]
     _, out, _ = bench("pace", "-w", "mlp", "--format", "json")
     assert json.loads(out)["pace_s"] == 0.012

@@ -121,7 +121,9 @@ def test_pictures_are_drawn(home: Path, tmp_path: Path) -> None:
         assert "adamw" in picture.read_text()
     done("plot", "curve", "--x", "steps", "-s", "lion", "-o", tmp_path / "x.png", "--results", home)
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
-    assert "must end in" in refused("plot", "curve", "-o", tmp_path / "x.gif", "--results", home)
+    assert "name ends in .png, .svg, .pdf" in refused(
+        "plot", "curve", "-o", tmp_path / "x.gif", "--results", home
+    )
 
 
 def test_without_matplotlib_the_command_says_what_to_install(

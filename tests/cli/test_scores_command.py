@@ -167,9 +167,9 @@ def test_an_empty_home_is_told_how_to_fill_it(home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--rule", "documented"], "--rule belongs to a score. Add --score algoperf"),
-        (["--exclude", "lion"], "--exclude belongs to a score"),
-        (["--relative-to", "lion"], "--relative-to belongs to a score"),
+        (["--rule", "documented"], "--rule belongs to --score algoperf"),
+        (["--exclude", "lion"], "--exclude belongs to --score algoperf"),
+        (["--relative-to", "lion"], "--relative-to belongs to --score algoperf"),
         (["--score", "best"], "'best' is not one of 'suite', 'algoperf'"),
         (["--score", "algoperf", "--rule", "theirs"], "'documented', 'as-published'"),
         (["--score", "algoperf", "--from-import", "no"], "The import 'no' does not exist"),

@@ -230,7 +230,10 @@ def test_intervals_over_studies(older: Import) -> None:
         assert row.rank_low is not None
         assert row.rank_high is not None
         assert row.rank_low <= of_ranks[0] <= of_ranks[1] <= row.rank_high
-    assert (rows["schedule_free_prodigy"].rank_low, rows["schedule_free_prodigy"].group) == (11, 2)
+    assert (rows["schedule_free_prodigy"].rank_low, rows["schedule_free_prodigy"].tied_group) == (
+        11,
+        2,
+    )
 
 
 def test_speed_ups_over_the_baseline(older: Import) -> None:

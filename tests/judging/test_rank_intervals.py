@@ -22,17 +22,17 @@ def test_entries_far_apart_have_one_rank_each() -> None:
     generator = np.random.default_rng(0)
     sample = generator.normal(size=(10, 3)) + np.array([0.0, 100.0, 50.0])
     found = rank_intervals(sample.mean(0), replicates_of_means(sample, 500, generator), 10)
-    assert (found.low, found.high, found.group) == ([3, 1, 2], [3, 1, 2], [3, 1, 2])
+    assert (found.low, found.high, found.tied_group) == ([3, 1, 2], [3, 1, 2], [3, 1, 2])
 
 
 def test_scores_that_no_resampling_moves_are_told_apart_by_their_values() -> None:
     found = rank_intervals([0.5, 0.5, 0.0], np.tile([0.5, 0.5, 0.0], (100, 1)), 5)
-    assert (found.low, found.high, found.group) == ([1, 1, 3], [2, 2, 3], [1, 1, 2])
+    assert (found.low, found.high, found.tied_group) == ([1, 1, 3], [2, 2, 3], [1, 1, 2])
 
 
 def test_one_entry_is_first() -> None:
     found = rank_intervals([0.5], np.random.default_rng(0).normal(size=(100, 1)), 5)
-    assert (found.low, found.high, found.group) == ([1], [1], [1])
+    assert (found.low, found.high, found.tied_group) == ([1], [1], [1])
 
 
 def test_a_sample_of_one_is_refused() -> None:
@@ -68,7 +68,7 @@ def test_the_rank_observed_lies_in_the_interval_and_groups_are_in_order(
     )
     for one in range(entries):
         for other in range(entries):
-            if found.group[one] < found.group[other]:
+            if found.tied_group[one] < found.tied_group[other]:
                 assert found.high[one] < found.low[other] and scores[one] > scores[other]
 
 

@@ -41,7 +41,7 @@ def test_below_five_studies_there_are_no_intervals_and_it_says_why() -> None:
         "No intervals: they take 5 studies of each; fewer have a (4), b (4)."
     )
     for row in standings(of):
-        assert (row.score_low, row.rank_low, row.rank_high, row.group) == (None,) * 4
+        assert (row.score_low, row.rank_low, row.rank_high, row.tied_group) == (None,) * 4
         assert row.studies == 4
 
 
@@ -49,7 +49,7 @@ def test_from_five_studies_on_entries_far_apart_have_their_own_rank() -> None:
     of = pool(5, a=10.0, b=20.0, c=35.0)
     assert no_intervals(of) is None
     rows = standings(of)
-    assert [(row.rank_low, row.rank_high, row.group) for row in rows] == [
+    assert [(row.rank_low, row.rank_high, row.tied_group) for row in rows] == [
         (1, 1, 1),
         (2, 2, 2),
         (3, 3, 3),
@@ -72,7 +72,7 @@ def test_entries_that_cannot_be_told_apart_have_the_same_ranks() -> None:
             for workload in ("x", "y")
         },
     )
-    assert {(row.rank_low, row.rank_high, row.group) for row in standings(of)} == {(1, 3, 1)}
+    assert {(row.rank_low, row.rank_high, row.tied_group) for row in standings(of)} == {(1, 3, 1)}
 
 
 def test_a_submission_with_a_thin_workload_still_has_its_studies() -> None:

@@ -13,6 +13,11 @@ def test_no_two_submissions_look_alike(names: list[str]) -> None:
     assert len(set(found.values())) == len(names)
 
 
+@given(st.lists(st.text(max_size=8), max_size=len(LIGHT), unique=True))
+def test_no_colour_comes_twice_while_one_is_free(names: list[str]) -> None:
+    assert len({look.colour for look in looks(names).values()}) == len(names)
+
+
 @given(NAMES)
 def test_looks_do_not_depend_on_the_order(names: list[str]) -> None:
     assert looks(names) == looks(reversed(names))

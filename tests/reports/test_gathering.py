@@ -215,7 +215,7 @@ def test_a_suites_score_stands_beside_the_profile(tmp_path: Path) -> None:
         "adamw": 0.5,
         "lion": 0.75,  # twice as fast; sgd has run one of the two
     }
-    assert [score_cells(group)[0]["score"] for group in found.groups] == ["0.750", "0.500"]
+    assert [score_cells(group)[0]["score"] for group in found.groups] == ["0.7500", "0.5000"]
     assert [row["submission"] for row in scores(gather(home, [], ["lion"], "cold")).rows] == [
         "lion"
     ]

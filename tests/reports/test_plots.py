@@ -7,12 +7,12 @@ from reports.report_runs import make_home
 from harness.errors import UsageError
 from harness.reports.gathering import Gathered, gather
 from harness.reports.plots import (
-    check_format,
     plot_curves,
     plot_leaderboard,
     plot_pareto,
     plot_profiles,
 )
+from harness.reports.writing import check_picture
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_pictures_hold_what_they_are_about(gathered: Gathered) -> None:
     for text in ("blobs/two v1", "blobs/three v1", "model passes", "accuracy ≥ 0.9000", ">adamw"):
         assert text in curves, text
     profile = plot_profiles(gathered, "svg").decode()
-    assert "adamw (1.000)" in profile
+    assert "adamw (1.0000)" in profile
     assert "2 workloads" in profile
     assert "energy, J" in plot_pareto(gathered, "energy", "svg").decode()
     board = plot_leaderboard(gathered, "svg").decode()
@@ -44,8 +44,8 @@ def test_the_same_runs_make_the_same_picture(gathered: Gathered) -> None:
 
 
 def test_a_picture_that_nobody_could_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"\.png, \.svg, \.pdf, not 'x.jpg'"):
-        check_format(Path("x.jpg"))
+    with pytest.raises(UsageError, match=r"\.png, \.svg, \.pdf, not as 'x.jpg' does"):
+        check_picture(Path("x.jpg"))
     home = tmp_path / "home"
     home.mkdir()
     for number in range(13):

@@ -1,5 +1,7 @@
 """`bench compare`: the sentence, the tables, the exit codes, and one comparison for real."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +146,15 @@ def test_json_has_it_all(compare: Compare) -> None:
     assert len(mlp["made"]) == 5 and mlp["made"][0]["a"]["time_s"] == 10.0
     assert mlp["a"]["tuning_effort"] == EFFORT
     assert content["sentence"] == "lion is shown to be faster than sgd on 2 of 2 workloads."
+
+
+def test_csv_has_a_row_a_workload(compare: Compare) -> None:
+    _, out, err = compare(FASTER, *LION_SGD, "-w", "vit", "--pairs", "5", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["workload"] for row in rows] == ["mlp/digits", "vit/digits"]
+    assert rows[0]["verdict"] == "faster" and float(rows[0]["ratio"]) == pytest.approx(1.22, 0.01)
+    assert json.loads(rows[0]["a"])["submission"] == "lion"
+    assert last_line(err).startswith("lion is shown to be faster than sgd on 2 of 2 workloads")
 
 
 def test_markdown_for_several(compare: Compare) -> None:

@@ -191,6 +191,9 @@ def test_the_formats_for_programs(measured: Path) -> None:
     _, out, _ = bench(*ONE_EACH, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [float(row["value"]) for row in rows] == [0.004, 0.04, 0.4, 3e-4, 3e-3, 0.03]
+    _, out, _ = bench(*ONE_EACH, "--format", "md")
+    assert "| adamw | lr | 0.004 | 0.1 |" in out and "lion:\n\n- best lr: 0.003\n" in out
+    assert "┤" not in out  # the curve in braille dots is for terminals
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -198,7 +201,7 @@ def test_the_picture(measured: Path, tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / f"rates.{suffix}"
     code, _, err = bench(*ONE_EACH, "--plot", str(path))
-    assert code == 0 and f"Drawn: {path}" in err
+    assert code == 0 and f"Written to {path}" in err
     begins = {"png": b"\x89PNG\r\n", "svg": b"<?xml"}
     assert path.read_bytes().startswith(begins[suffix])
     assert path.stat().st_size > 10_000
@@ -232,7 +235,7 @@ def test_a_wider_range_asks_for_what_is_missing(measured: Path) -> None:
         (("-s", "adamw", "-w", "mlp", "--decades", "2", "--low", "0.1"), "Give one or the other"),
         (("-s", "adamw", "-w", "mlp", "--low", "0.1"), "belong together"),
         (("-s", "adamw", "-w", "mlp", "--decades", "nan"), "--decades is a width above 0"),
-        (("-s", "adamw", "-w", "mlp", "--plot", "rates.gif"), "ends in none of .png, .svg, .pdf"),
+        (("-s", "adamw", "-w", "mlp", "--plot", "rates.gif"), "ends in .png, .svg, .pdf"),
         (("-s", "adamw", "-w", "mlp", "--plot", "no/rates.svg"), "there is no folder"),
     ],
 )
@@ -248,7 +251,7 @@ def test_mistakes_are_told_before_anything_runs(
 def test_without_matplotlib_the_extra_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, out, err = bench(*ARGUMENTS, "--plot", "rates.svg")
-    assert (code, out) == (2, "") and "pip install -e '.[plots]'" in err
+    assert (code, out) == (2, "") and "pip install 'timetrial[plots]'" in err
 
 
 @pytest.mark.slow

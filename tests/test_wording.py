@@ -2,8 +2,8 @@ import pytest
 from records.synthetic_runs import workload_card
 
 from harness.cards import Metric
-from harness.cli.wording import OUTCOME_WORDS, metric_value, seconds, size, target_words
 from harness.events import Outcome
+from harness.wording import OUTCOME_WORDS, metric_value, seconds, size, target_words
 
 
 @pytest.mark.parametrize(
