@@ -108,6 +108,7 @@ _COLUMNS = [
     Column(field="pairs", header="pairs", number=True),
     Column(field="reached", header="reached A : B", number=True, drop=1),
     Column(field="p", header="p", number=True, drop=2),
+    Column(field="log_rank_p", header="log-rank p", number=True, drop=2),
     Column(field="steps", header="steps B ÷ A", number=True, drop=4),
     Column(field="model_passes", header="passes B ÷ A", number=True, drop=3),
     Column(field="peak_memory", header="memory B ÷ A", number=True, drop=3),

@@ -44,6 +44,7 @@ def row(result: Result, terms: Terms) -> dict[str, Any]:
         **{field.name: getattr(comparison, field.name) for field in dataclasses.fields(Comparison)},
         "further_pairs": None if result.decided(terms.effect) else result.further_pairs,
         "effect_ruled_out": comparison.rules_out(terms.effect),
+        "log_rank_p": _log_rank_p(result, terms),
         "median_ratios": {
             "steps": median_ratio((p.a.steps_to_target, p.b.steps_to_target) for p in pairs),
             "model_passes": median_ratio(
@@ -67,6 +68,20 @@ def row(result: Result, terms: Terms) -> dict[str, Any]:
             if one.pair is not None
         ],
     }
+
+
+def _log_rank_p(result: Result, terms: Terms) -> float | None:
+    """Return how likely such different times are if the sides are alike, pairs left aside.
+
+    Where runs miss, their pairs say little of the ratio, but the share that misses does count here.
+    """
+    from harness.judging.survival import log_rank
+
+    pairs = [pair.amounts("time", terms.clock) for pair in result.counted]
+    if not pairs:
+        return None
+    a = [(pair.a.value, pair.a.reached) for pair in pairs]
+    return log_rank(a, [(pair.b.value, pair.b.reached) for pair in pairs])
 
 
 def _side(chosen: Plan) -> dict[str, Any]:
@@ -261,6 +276,7 @@ def table_row(result: Result, terms: Terms) -> Mapping[str, str]:
         "pairs": str(len(pairs)),
         "reached": f"{reached[0]} : {reached[1]}",
         "p": "" if not comparison.pairs else f"{comparison.adjusted_p:.2g}",
+        "log_rank_p": "" if min(reached) == len(pairs) else f"{full['log_rank_p']:.2g}",
         **ratios,
         "more": "" if more is None else str(more),
         "left_out": str(len(result.left_out) or ""),

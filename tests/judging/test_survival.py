@@ -13,6 +13,7 @@ from harness.judging.survival import (
     BEYOND,
     kaplan_meier,
     kaplan_meier_median,
+    log_rank,
     median_interval,
     restricted_mean,
 )
@@ -109,6 +110,13 @@ def test_the_curve_as_scipy_has_it(sample: list[tuple[float, bool]]) -> None:
     assert len(curve) == len({t for t, hit in sample if hit})
     for time, of, whole in curve:
         assert of / whole == pytest.approx(float(expected.evaluate(time)), rel=1e-12)
+
+
+def test_the_published_log_rank_test() -> None:
+    # χ² = 16.79 on one degree of freedom.
+    assert log_rank(MERCAPTOPURINE, PLACEBO) == pytest.approx(stats.chi2.sf(16.79, 1), rel=0.01)
+    assert log_rank(PLACEBO, PLACEBO) == pytest.approx(1.0)
+    assert log_rank([(10.0, False)] * 5, [(10.0, False)] * 5) == 1.0
 
 
 def test_restricted_means_worked_by_hand() -> None:

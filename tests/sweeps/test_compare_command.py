@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,13 @@ def test_misses_give_a_bound(compare: Compare) -> None:
     assert sentence.startswith("lion is at least ") and "times faster than sgd" in sentence
     assert sentence.endswith("5 pairs (sgd missed the target in 5).")
     assert "5 : 0" in out
+    # At risk of lion and in all: 5 of 10, 4 of 9 (two arrive), 2 of 7, 1 of 6.
+    expected = 5 / 10 + 2 * 4 / 9 + 2 / 7 + 1 / 6
+    variance = 1 / 4 + 2 * (4 / 9) * (5 / 9) * (7 / 8) + (2 / 7) * (5 / 7) + (1 / 6) * (5 / 6)
+    p = math.erfc(math.sqrt((5 - expected) ** 2 / variance / 2))
+    _, json_out, _ = compare(script, *LION_SGD, "--format", "json")
+    assert json.loads(json_out)["workloads"][0]["log_rank_p"] == pytest.approx(p, rel=1e-9)
+    assert f"{p:.2g}" in out and "log-rank p" in out
     _, out, _ = compare(times({"sgd": [None], "adamw": [None]}), "sgd", "adamw", "-w", "finetune")
     assert last_line(out).endswith("both missed in all of 5 pairs.")
 
