@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.sweeps.contest import Result
     from harness.sweeps.jobs import Slot
 
-NOT_MEASURED = "not measured"
+NOT_MEASURED = "not measured yet"
 PAIRS = 8
 TRIALS = 5
 

@@ -102,7 +102,7 @@ def test_list_and_show_say_what_is_measured_and_what_is_not(claims: Claims) -> N
     claiming = {name for name, one in catalogue.submissions().items() if one.card.claim is not None}
     assert code == 0 and rows.keys() == claiming
     assert rows["lion"]["verdict"] == "does not hold here" and rows["lion"]["pairs"] == 5
-    assert rows["muon"]["verdict"] == "not measured" and rows["muon"]["ratio"] is None
+    assert rows["muon"]["verdict"] == "not measured yet" and rows["muon"]["ratio"] is None
     _, table, _ = bench("claims", "list", "--format", "md")
     assert "| lion | submission time ≤ 0.2 × adamw on resnet/digits | 0." in table
     _, shown, _ = bench("claims", "show", "lion")
